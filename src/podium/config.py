@@ -1,0 +1,469 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting once: type, default, unit, check.
+
+The frozen dataclasses below are the truth. Config files (`configs/*.py`) are diffs
+against `base()`, an `ml_collections.ConfigDict` made from them; past the command
+line only dataclasses exist. `config_dict.py` converts between the two. No jax here:
+launching a job and starting an input worker read this file and nothing heavier.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from podium.errors import ConfigError
+
+Remat = Literal["none", "full", "dots", "qkv", "attention_out"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A dataclass field with its help text, unit and inclusive range."""
+    metadata = {"doc": doc, "unit": unit, "low": low, "high": high}
+    if dataclasses.is_dataclass(default) and not isinstance(default, type):
+        return dataclasses.field(
+            default_factory=lambda: dataclasses.replace(default), metadata=metadata
+        )
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+# --- the model -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearScaling:
+    """Positions divided by `factor` (position interpolation, arXiv:2306.15595)."""
+
+    kind: Literal["linear"] = "linear"
+    factor: float = setting(1.0, "positions are divided by this", low=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Llama3Scaling:
+    """Frequency-dependent scaling of Llama 3.1 (arXiv:2407.21783, as released)."""
+
+    kind: Literal["llama3"] = "llama3"
+    factor: float = setting(8.0, "low frequencies are divided by this", low=1.0)
+    low_freq_factor: float = setting(1.0, "below this many turns: divided fully", low=0)
+    high_freq_factor: float = setting(4.0, "above this many turns: left alone", low=0)
+    original_max_tokens: int = setting(
+        8192, "context length of pretraining", unit="tokens", low=1
+    )
+
+    def __post_init__(self):
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ConfigError(
+                f"model.position.scaling: high_freq_factor ({self.high_freq_factor}) "
+                f"must be above low_freq_factor ({self.low_freq_factor})"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+    """Rotary positions (arXiv:2104.09864), halves layout as in Hugging Face Llama."""
+
+    kind: Literal["rope"] = "rope"
+    theta: float = setting(10_000.0, "base of the wavelengths", low=1.0)
+    scaling: LinearScaling | Llama3Scaling | None = setting(
+        None, "context extension; local layers are never scaled"
+    )
+    local_theta: float | None = setting(
+        None, "base for local (windowed) layers; None: the same as theta", low=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnedPositionConfig:
+    """A learned vector per absolute position, added to the embedding (GPT-2)."""
+
+    kind: Literal["learned"] = "learned"
+    max_tokens: int = setting(1024, "rows of the table", unit="tokens", low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RMSNormConfig:
+    """x / rms(x) * (scale + scale_offset). arXiv:1910.07467; Gemma offsets by 1."""
+
+    kind: Literal["rmsnorm"] = "rmsnorm"
+    eps: float = setting(1e-6, "added to the mean square", low=0.0)
+    scale_offset: float = setting(0.0, "added to the learned scale (Gemma: 1.0)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerNormConfig:
+    """(x - mean) / std * scale + bias. arXiv:1607.06450."""
+
+    kind: Literal["layernorm"] = "layernorm"
+    eps: float = setting(1e-5, "added to the variance", low=0.0)
+    use_bias: bool = setting(True, "learn the bias")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """Grouped-query attention (arXiv:2305.13245)."""
+
+    num_heads: int = setting(6, "query heads", low=1)
+    num_kv_heads: int = setting(6, "key and value heads; divides num_heads", low=1)
+    head_dim: int = setting(64, "channels per head; even under RoPE", low=1)
+    use_qkv_bias: bool = setting(False, "bias on q, k, v (Qwen 2, GPT-2)")
+    use_out_bias: bool = setting(False, "bias on the output projection (GPT-2)")
+    qk_norm: RMSNormConfig | None = setting(
+        None, "norm over each head of q and k, before RoPE (Qwen 3, Gemma 3)"
+    )
+    soft_cap: float | None = setting(
+        None, "scores become cap * tanh(scores / cap) (Gemma 2)", low=0.0
+    )
+    query_scale: float | None = setting(
+        None, "q is multiplied by this; None: head_dim ** -0.5", low=0.0
+    )
+    pattern: tuple[Literal["global", "local"], ...] = setting(
+        ("global",), "repeats over the layers; local layers see window_tokens back"
+    )
+    window_tokens: int | None = setting(
+        None, "tokens a local layer sees, itself included", unit="tokens", low=1
+    )
+    implementation: Literal["auto", "xla", "cudnn", "splash"] = setting(
+        "auto", "auto: the fastest that supports this model on this platform"
+    )
+
+    def __post_init__(self):
+        if self.num_heads % self.num_kv_heads:
+            raise ConfigError(
+                f"model.attention.num_kv_heads ({self.num_kv_heads}) must divide "
+                f"num_heads ({self.num_heads})"
+            )
+        if not self.pattern:
+            raise ConfigError("model.attention.pattern is empty; use ('global',)")
+        if ("local" in self.pattern) != (self.window_tokens is not None):
+            raise ConfigError(
+                f"model.attention.window_tokens is {self.window_tokens} but pattern is "
+                f"{self.pattern}: local layers need a window, global ones take none"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MlpConfig:
+    """swiglu, geglu: gated (arXiv:2002.05202); gelu: tanh form, not gated."""
+
+    kind: Literal["swiglu", "geglu", "gelu"] = setting("swiglu", "the activation")
+    dim: int = setting(1024, "hidden width F", low=1)
+    use_bias: bool = setting(False, "bias on every projection (GPT-2)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A dense decoder-only transformer, put together from the parts above."""
+
+    vocab_size: int = setting(8192, "rows of the embedding", unit="tokens", low=1)
+    num_layers: int = setting(6, "blocks", low=1)
+    embed_dim: int = setting(384, "model width D", low=1)
+    position: RopeConfig | LearnedPositionConfig = setting(
+        RopeConfig(), "how a token knows where it stands"
+    )
+    norm: RMSNormConfig | LayerNormConfig = setting(RMSNormConfig(), "every norm")
+    norm_placement: Literal["pre", "pre_and_post"] = setting(
+        "pre", "pre_and_post also normalises each branch's output (Gemma 2, 3)"
+    )
+    attention: AttentionConfig = setting(AttentionConfig(), "the attention part")
+    mlp: MlpConfig = setting(MlpConfig(), "the MLP part")
+    tie_embeddings: bool = setting(True, "the output head is the embedding transposed")
+    embed_scale: Literal["none", "sqrt_dim"] = setting(
+        "none", "sqrt_dim: embeddings times sqrt(embed_dim) (Gemma)"
+    )
+    final_soft_cap: float | None = setting(
+        None, "logits become cap * tanh(logits / cap) (Gemma 2)", low=0.0
+    )
+    init_std: float = setting(0.02, "standard deviation of initial kernels", low=0.0)
+    dtype: Dtype = setting("bfloat16", "compute type; parameters are float32")
+    remat: Remat = setting(
+        "none", "what the backward pass recomputes: full keeps block inputs only"
+    )
+    layer_loop: Literal["scan", "unroll"] = setting(
+        "scan", "scan compiles one block; unroll compiles all, faster on a CPU"
+    )
+
+    def __post_init__(self):
+        if isinstance(self.position, RopeConfig) and self.attention.head_dim % 2:
+            raise ConfigError(
+                f"model.attention.head_dim ({self.attention.head_dim}) must be even "
+                "under RoPE"
+            )
+
+
+# --- data ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which tokens, in which order, packed how. Order: a function of (seed, step)."""
+
+    paths: tuple[str, ...] = setting(
+        (), "gold data folders (podium.prepare); empty: made from `text`"
+    )
+    weights: tuple[float, ...] = setting(
+        (), "share of the sequences from each of `paths`; empty: by token count"
+    )
+    text: str | None = setting(
+        None,
+        "raw files to prepare first: a folder, glob, .jsonl, .parquet or tfds:NAME",
+    )
+    tokenizer: str = setting(
+        "bpe:8192", "for `text`: bytes, bpe:SIZE, or a tokenizer.json"
+    )
+    eval_fraction: float = setting(
+        0.02, "for `text`: share of documents held out", low=0.0, high=0.5
+    )
+    seq_len: int = setting(2048, "tokens in a row (T)", unit="tokens", low=2)
+    packing: Literal["concat", "best_fit"] = setting(
+        "concat", "cut documents at row ends, or fit whole ones where they go"
+    )
+    shuffle: bool = setting(True, "visit rows in a keyed permutation, new each epoch")
+    num_threads: int = setting(2, "parallel reads in the input process", low=1)
+    prefetch_batches: int = setting(4, "host batches ready ahead of the step", low=1)
+
+    def __post_init__(self):
+        if self.weights and len(self.weights) != len(self.paths):
+            raise ConfigError(
+                f"data.weights has {len(self.weights)} entries, data.paths "
+                f"{len(self.paths)}: give one weight per path, or none"
+            )
+        if any(not (w > 0 and math.isfinite(w)) for w in self.weights):
+            raise ConfigError(f"data.weights {self.weights} must all be above 0")
+
+
+# --- optimisation --------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Linear warm-up to peak, then a decay that ends at `end_lr_ratio` * peak."""
+
+    kind: Literal["cosine", "wsd", "linear", "inverse_sqrt", "constant"] = setting(
+        "cosine", "shape after the warm-up; wsd: stable, then decay_steps of 1-sqrt"
+    )
+    warmup_steps: int = setting(100, "linear warm-up", unit="steps", low=0)
+    decay_steps: int | None = setting(
+        None, "wsd: length of the decay; None: a tenth of the run", unit="steps", low=1
+    )
+    end_lr_ratio: float = setting(0.1, "final rate over peak", low=0.0, high=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamWConfig:
+    """arXiv:1711.05101; decay is multiplied by the current rate, as in optax.adamw."""
+
+    kind: Literal["adamw"] = "adamw"
+    b1: float = setting(0.9, "decay of the first moment", low=0.0, high=1.0)
+    b2: float = setting(0.95, "decay of the second moment", low=0.0, high=1.0)
+    eps: float = setting(1e-8, "added to the denominator", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdafactorConfig:
+    """Factored second moments, arXiv:1804.04235."""
+
+    kind: Literal["adafactor"] = "adafactor"
+    decay_rate: float = setting(0.8, "second-moment decay exponent", low=0.0, high=1.0)
+    clipping_threshold: float = setting(1.0, "update RMS clip", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LionConfig:
+    """arXiv:2302.06675."""
+
+    kind: Literal["lion"] = "lion"
+    b1: float = setting(0.9, "interpolation of the update", low=0.0, high=1.0)
+    b2: float = setting(0.99, "decay of the momentum", low=0.0, high=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MuonConfig:
+    """Orthogonalised momentum for kernels, AdamW elsewhere. Jordan et al. 2024."""
+
+    kind: Literal["muon"] = "muon"
+    beta: float = setting(0.95, "momentum", low=0.0, high=1.0)
+    ns_steps: int = setting(5, "Newton-Schulz iterations", low=1)
+    b1: float = setting(0.9, "AdamW part: first moment", low=0.0, high=1.0)
+    b2: float = setting(0.95, "AdamW part: second moment", low=0.0, high=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optax chain: clip, scale, decay, schedule."""
+
+    optimizer: AdamWConfig | AdafactorConfig | LionConfig | MuonConfig = setting(
+        AdamWConfig(), "the update rule"
+    )
+    peak_lr: float = setting(3e-4, "highest learning rate", low=0.0)
+    schedule: ScheduleConfig = setting(ScheduleConfig(), "rate over the steps")
+    weight_decay: float = setting(0.1, "on kernels and embeddings, times lr", low=0.0)
+    clip_norm: float | None = setting(
+        1.0, "global L2 norm of the gradient; None: off", low=0.0
+    )
+    ema_decay: float | None = setting(
+        None, "keep an average of the weights, used by eval; None: off", low=0, high=1
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Token cross-entropy in float32."""
+
+    z_loss: float = setting(0.0, "weight of logsumexp**2 (arXiv:2204.02311)", low=0.0)
+    chunk_tokens: int = setting(
+        4096, "tokens per device whose logits exist at once", unit="tokens", low=1
+    )
+
+
+# --- where it runs -------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each axis, outermost first; one axis may be -1: what is left."""
+
+    data: int = setting(1, "replicas of the weights; the batch is split", low=-1)
+    fsdp: int = setting(-1, "weights and batch are split", low=-1)
+    tensor: int = setting(1, "heads, MLP and vocabulary are split", low=-1)
+
+    def __post_init__(self):
+        sizes = dataclasses.asdict(self)
+        if zero := [name for name, size in sizes.items() if size == 0]:
+            raise ConfigError(f"mesh.{zero[0]} is 0; use 1, or -1 for what is left")
+        if sum(size == -1 for size in sizes.values()) > 1:
+            raise ConfigError(f"mesh: more than one axis is -1 in {sizes}")
+
+
+MeshAxes = tuple[Literal["data", "fsdp", "tensor"], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardingConfig:
+    """Logical axis -> mesh axes that split it, major first; () leaves it whole.
+
+    Weights use embed, heads, kv_heads, head_dim, mlp, vocab, layers; activations use
+    batch, length and the act_ names.
+    """
+
+    batch: MeshAxes = setting(("data", "fsdp"), "rows of the global batch")
+    length: MeshAxes = setting((), "positions in a row")
+    embed: MeshAxes = setting(("fsdp",), "model width of a weight")
+    heads: MeshAxes = setting(("tensor",), "query heads")
+    kv_heads: MeshAxes = setting(("tensor",), "key and value heads")
+    head_dim: MeshAxes = setting((), "channels of a head")
+    mlp: MeshAxes = setting(("tensor",), "hidden width of the MLP")
+    vocab: MeshAxes = setting(("tensor",), "rows of the embedding, logits")
+    layers: MeshAxes = setting((), "stacked blocks")
+    act_embed: MeshAxes = setting((), "model width of an activation")
+
+
+# --- the run -------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save and what to keep."""
+
+    every_steps: int = setting(
+        500, "save interval; the last step too", unit="steps", low=1
+    )
+    keep_last: int = setting(3, "newest checkpoints kept", low=1)
+    keep_every_steps: int | None = setting(
+        None, "also keep every multiple of this for good", unit="steps", low=1
+    )
+    keep_best: int = setting(1, "checkpoints with the lowest eval loss kept", low=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Held-out loss, weighted by token."""
+
+    every_steps: int = setting(250, "interval; the last step too", unit="steps", low=1)
+    num_batches: int | None = setting(
+        None, "batches of the eval split; None: all of it", unit="batches", low=1
+    )
+    ngram_baselines: bool = setting(
+        False, "at the end, also the loss of unigram and bigram models of the data"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """A trace for XProf, written to D/traces."""
+
+    steps: str | None = setting(
+        None, "first:last, last excluded, e.g. 10:15; None: off", unit="steps"
+    )
+
+    def __post_init__(self):
+        if self.steps is not None and self.window() is None:
+            raise ConfigError(f"profile.steps is {self.steps!r}; expected e.g. '10:15'")
+
+    def window(self) -> range | None:
+        """The traced steps."""
+        first, colon, last = (self.steps or "").partition(":")
+        if not (
+            colon and first.isdigit() and last.isdigit() and int(first) < int(last)
+        ):
+            return None
+        return range(int(first), int(last))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Text generated when the run ends."""
+
+    prompt: str = setting("def ", "what it continues")
+    num_tokens: int = setting(100, "tokens to generate", unit="tokens", low=1)
+    temperature: float = setting(0.8, "0: greedy", low=0.0)
+    top_p: float = setting(0.95, "nucleus", low=0.0, high=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run."""
+
+    seed: int = setting(0, "of the weights and of the data order", low=0)
+    num_steps: int = setting(1000, "optimizer steps", unit="steps", low=1)
+    global_batch_seqs: int = setting(8, "rows in a step, all devices", low=1)
+    grad_accum_steps: int = setting(1, "micro-batches that make a step", low=1)
+    model: ModelConfig = setting(ModelConfig(), "the network")
+    data: DataConfig = setting(DataConfig(), "the tokens")
+    optim: OptimConfig = setting(OptimConfig(), "the update")
+    loss: LossConfig = setting(LossConfig(), "the objective")
+    mesh: MeshConfig = setting(MeshConfig(), "the devices")
+    sharding: ShardingConfig = setting(ShardingConfig(), "which axis splits what")
+    checkpoint: CheckpointConfig = setting(CheckpointConfig(), "saves")
+    eval: EvalConfig | None = setting(EvalConfig(), "held-out loss; None: off")
+    log_every_steps: int = setting(10, "interval of metrics", unit="steps", low=1)
+    profile: ProfileConfig = setting(ProfileConfig(), "trace window")
+    sample: SampleConfig | None = setting(None, "text at the end; None: off")
+
+    def __post_init__(self):
+        if self.global_batch_seqs % self.grad_accum_steps:
+            raise ConfigError(
+                f"global_batch_seqs ({self.global_batch_seqs}) must be a multiple of "
+                f"grad_accum_steps ({self.grad_accum_steps})"
+            )
+        position = self.model.position
+        if (
+            isinstance(position, LearnedPositionConfig)
+            and self.data.seq_len > position.max_tokens
+        ):
+            raise ConfigError(
+                f"data.seq_len ({self.data.seq_len}) is beyond the learned positions; "
+                f"set model.position.max_tokens ({position.max_tokens}) at least as high"
+            )
+        if self.optim.schedule.warmup_steps >= self.num_steps > 1:
+            raise ConfigError(
+                f"optim.schedule.warmup_steps ({self.optim.schedule.warmup_steps}) "
+                f"must be below num_steps ({self.num_steps})"
+            )

@@ -1,0 +1,24 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The errors a user can cause. A message says where, what was found, what was
+expected and what to do; the command lines print it on one line and exit with 2."""
+
+
+class PodiumError(Exception):
+    """Base of every error that a user's input, data or hardware can cause."""
+
+
+class ConfigError(PodiumError):
+    """A configuration that cannot mean anything: unknown key, wrong type, contradiction."""
+
+
+class ShardingError(PodiumError):
+    """A mesh or a rule that does not fit the devices or the arrays."""
+
+
+class DataError(PodiumError):
+    """A data set that is missing, damaged, or not the one a run was started with."""
+
+
+class CheckpointError(PodiumError):
+    """A checkpoint that cannot be read or does not belong to this model or data."""

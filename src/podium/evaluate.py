@@ -1,0 +1,104 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Loss and perplexity on held-out data, from any checkpoint of a run.
+
+python -m podium.evaluate --workdir=runs/quickstart
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from podium import cli
+from podium.config import MeshConfig, TrainConfig
+from podium.config_dict import from_json_dict
+from podium.errors import CheckpointError, DataError
+
+_EXAMPLE = """example:
+  python -m podium.evaluate --workdir=runs/quickstart
+  python -m podium.evaluate --workdir=runs/quickstart --step=200 --data=gold/books
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    parser = cli.Parser(
+        prog="python -m podium.evaluate",
+        description="Held-out loss of a checkpoint, every scored token weighing the same.",
+        epilog=_EXAMPLE,
+    )
+    parser.add_argument("--workdir", metavar="D", required=True, help="the run folder")
+    parser.add_argument("--step", type=int, help="checkpoint (the newest)")
+    parser.add_argument("--data", help="gold data folder (the run's own)")
+    parser.add_argument("--split", choices=("eval", "train"), default="eval")
+    parser.add_argument("--batch_seqs", type=int, help="rows at once (as in training)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(argv)
+    path = Path(args.workdir) / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{args.workdir} holds no run; expected {path}")
+    cfg = from_json_dict(TrainConfig, json.loads(path.read_text()))
+    data = cfg.data
+    if args.data:
+        data = dataclasses.replace(data, paths=(args.data,), weights=())
+    for folder in data.paths:
+        if not (Path(folder) / "manifest.json").is_file():
+            raise DataError(f"{folder} is no gold data; name its folder with --data")
+
+    from podium.input.server import InputServer
+
+    with InputServer.start() as server:
+        result = _evaluate(dataclasses.replace(cfg, data=data), args, server)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"checkpoint {result['step']} of {args.workdir}, {args.split} split")
+        print(f"  loss        {result['eval_loss']:.4f} nats per token")
+        print(f"  perplexity  {result['eval_perplexity']:.2f}")
+        print(f"  tokens      {result['eval_tokens']:,.0f}")
+    return 0
+
+
+def _evaluate(cfg: TrainConfig, args, server) -> dict:
+    import jax
+
+    from podium.checkpoint import restore_params
+    from podium.compile_cache import use_compile_cache
+    from podium.input.device import prefetch, process_rows
+    from podium.input.spec import StreamSpec
+    from podium.models import bind
+    from podium.resume import latest_step
+    from podium.sharding.mesh import make_mesh
+    from podium.sharding.rules import ShardingRules
+    from podium.trainer.evaluate import evaluate
+    from podium.trainer.state import param_layout
+    from podium.trainer.step import batch_sharding, make_eval_step
+
+    use_compile_cache()
+    # Any checkpoint, on whatever is here: all devices hold a share of the weights.
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1, tensor=1))
+    rules = ShardingRules(cfg.sharding, mesh)
+    step = latest_step(args.workdir) if args.step is None else args.step
+    _, params = restore_params(args.workdir, step, rules=rules)
+    model = bind.abstract(cfg.model)
+    devices = jax.device_count()
+    rows = args.batch_seqs or -(-cfg.global_batch_seqs // devices) * devices
+    stream = server.open(
+        StreamSpec(
+            data=cfg.data,
+            split=args.split,
+            is_one_pass=True,
+            global_batch_seqs=rows,
+            rows=process_rows(batch_sharding(rules), rows, cfg.data.seq_len),
+        )
+    )
+    eval_step = make_eval_step(cfg, model, rules, param_layout(model, rules))
+    batches = prefetch(stream, batch_sharding(rules))
+    result = evaluate(eval_step, params, (b for _, b, _ in batches))
+    batches.close()
+    return {"step": step, **result}
+
+
+if __name__ == "__main__":
+    cli.run(main)

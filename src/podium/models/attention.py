@@ -1,0 +1,131 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Grouped-query attention: projections, QK norm, RoPE, training and decoding."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+
+from podium.config import ModelConfig
+from podium.models.attention_dispatch import attend
+from podium.models.attention_xla import attention_to_cache
+from podium.models.layers import (
+    RMSNorm,
+    add_bias,
+    einsum,
+    make_bias,
+    normal,
+    residual_normal,
+)
+from podium.models.rope import Rotation, rotate
+from podium.sharding.constrain import param, shard
+
+LayerKind = Literal["global", "local"]
+
+
+class Rows(NamedTuple):
+    """What attention knows about the tokens of a batch, the same for every layer."""
+
+    positions_BT: Array
+    segment_ids_BT: Array | None  # None: every row is one document
+    rotations: dict[LayerKind, Rotation]  # empty without RoPE
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, and where the new tokens go."""
+
+    key_BSKH: Array
+    value_BSKH: Array
+    positions_BS: Array  # of every slot, the new tokens included; -1: empty
+    start: Array  # slot of the first new token
+
+
+class Attention(nnx.Module):
+    """out(attend(rope(norm(q)), rope(norm(k)), v)). arXiv:2305.13245."""
+
+    def __init__(self, cfg: ModelConfig, kind: LayerKind, *, rngs: nnx.Rngs):
+        a, D = cfg.attention, cfg.embed_dim
+        N, K, H = a.num_heads, a.num_kv_heads, a.head_dim
+        q_axes, kv_axes = ("heads", "head_dim"), ("kv_heads", "head_dim")
+        init = normal(cfg)
+        self.query = param(rngs, (D, N, H), axes=("embed", *q_axes), init=init)
+        self.key = param(rngs, (D, K, H), axes=("embed", *kv_axes), init=init)
+        self.value = param(rngs, (D, K, H), axes=("embed", *kv_axes), init=init)
+        self.out = param(
+            rngs, (N, H, D), axes=(*q_axes, "embed"), init=residual_normal(cfg)
+        )
+        self.query_bias = make_bias(rngs, (N, H), q_axes, use=a.use_qkv_bias)
+        self.key_bias = make_bias(rngs, (K, H), kv_axes, use=a.use_qkv_bias)
+        self.value_bias = make_bias(rngs, (K, H), kv_axes, use=a.use_qkv_bias)
+        self.out_bias = make_bias(rngs, (D,), ("embed",), use=a.use_out_bias)
+        self.query_norm = self._make_qk_norm(cfg, rngs)
+        self.key_norm = self._make_qk_norm(cfg, rngs)
+        self.kind: LayerKind = kind
+        self.window = a.window_tokens if kind == "local" else None
+        self.query_scale = H**-0.5 if a.query_scale is None else a.query_scale
+        self.soft_cap = a.soft_cap
+        self.implementation = a.implementation
+
+    @staticmethod
+    def _make_qk_norm(cfg: ModelConfig, rngs: nnx.Rngs) -> RMSNorm | None:
+        norm, H = cfg.attention.qk_norm, cfg.attention.head_dim
+        return norm and RMSNorm(norm, H, axis="head_dim", rngs=rngs)
+
+    def __call__(self, x_BTD: Array, rows: Rows) -> Array:
+        """Every token reads its own segment up to itself."""
+        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, rows)
+        out_BTNH = attend(
+            q_BTNH,
+            k_BTKH,
+            v_BTKH,
+            rows.segment_ids_BT,
+            window=self.window,
+            cap=self.soft_cap,
+            implementation=self.implementation,
+        )
+        return self._merge(out_BTNH)
+
+    def decode(
+        self, x_BTD: Array, rows: Rows, cache: LayerCache
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """New tokens read the cache and each other; also returns their key and value."""
+        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, rows)
+        at = (0, cache.start, 0, 0)
+        out_BTNH = attention_to_cache(
+            q_BTNH,
+            jax.lax.dynamic_update_slice(cache.key_BSKH, k_BTKH, at),
+            jax.lax.dynamic_update_slice(cache.value_BSKH, v_BTKH, at),
+            rows.positions_BT,
+            cache.positions_BS,
+            window=self.window,
+            cap=self.soft_cap,
+        )
+        return self._merge(out_BTNH), (k_BTKH, v_BTKH)
+
+    def _project(self, x_BTD: Array, rows: Rows) -> tuple[Array, Array, Array]:
+        q_BTNH = add_bias(einsum("BTD,DNH->BTNH", x_BTD, self.query), self.query_bias)
+        k_BTKH = add_bias(einsum("BTD,DKH->BTKH", x_BTD, self.key), self.key_bias)
+        v_BTKH = add_bias(einsum("BTD,DKH->BTKH", x_BTD, self.value), self.value_bias)
+        if self.query_norm is not None and self.key_norm is not None:
+            q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
+        if rows.rotations:
+            by = rows.rotations[self.kind]
+            q_BTNH, k_BTKH = rotate(q_BTNH, by), rotate(k_BTKH, by)
+        q_BTNH = q_BTNH * jnp.asarray(self.query_scale, q_BTNH.dtype)
+        q_BTNH = shard(q_BTNH, "batch", "length", "heads", "head_dim")
+        k_BTKH = shard(k_BTKH, "batch", "length", "kv_heads", "head_dim")
+        v_BTKH = shard(v_BTKH, "batch", "length", "kv_heads", "head_dim")
+        return (
+            checkpoint_name(q_BTNH, "query"),
+            checkpoint_name(k_BTKH, "key"),
+            checkpoint_name(v_BTKH, "value"),
+        )
+
+    def _merge(self, out_BTNH: Array) -> Array:
+        out_BTNH = shard(out_BTNH, "batch", "length", "heads", "head_dim")
+        out_BTNH = checkpoint_name(out_BTNH, "attention_out")
+        return add_bias(einsum("BTNH,NHD->BTD", out_BTNH, self.out), self.out_bias)

@@ -1,0 +1,185 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which attention runs: every implementation declares what it supports, as data.
+
+`auto` takes the fastest implementation that supports the call; if a faster one for
+this platform had to be passed over, a warning says once which feature it lacks. An
+implementation asked for by name is used or refused with a ConfigError, never replaced.
+"""
+
+import dataclasses
+import functools
+import importlib
+import logging
+from collections.abc import Callable
+
+import jax
+from jax import Array
+
+from podium.errors import ConfigError
+from podium.sharding.constrain import current_rules
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """What one call of attention needs; everything is known while tracing."""
+
+    platform: str  # "cpu", "gpu" or "tpu"
+    dtype: str
+    head_dim: int
+    num_tokens: int
+    has_segments: bool = False
+    has_window: bool = False
+    has_soft_cap: bool = False
+    splits_length: bool = False  # the mesh splits the token axis
+    is_decode: bool = False  # few new queries against a cache
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Implementation:
+    """What one implementation supports, and the module whose `attention` it is."""
+
+    name: str
+    module: str  # imported on first use: Pallas alone takes over a second
+    platforms: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    max_head_dim: int | None = None
+    head_dim_multiple: int = 1
+    tokens_multiple: int = 1
+    segments: bool = False
+    window: bool = False
+    soft_cap: bool = False
+    split_length: bool = False
+    decode: bool = False
+
+    def load(self) -> Callable[..., Array]:
+        """The function (q, k, v, segment_ids, window=, cap=) -> out."""
+        return importlib.import_module(self.module).attention
+
+    def missing(self, call: Call) -> str | None:
+        """The first thing that `call` needs and this lacks, in words; None if nothing."""
+        too_wide = self.max_head_dim is not None and call.head_dim > self.max_head_dim
+        lacks = {
+            f"platform {call.platform!r}": call.platform not in self.platforms,
+            f"dtype {call.dtype}": call.dtype not in self.dtypes,
+            f"head_dim {call.head_dim} (at most {self.max_head_dim})": too_wide,
+            f"head_dim {call.head_dim} (not a multiple of {self.head_dim_multiple})": (
+                call.head_dim % self.head_dim_multiple
+            ),
+            f"rows of {call.num_tokens} tokens (not a multiple of "
+            f"{self.tokens_multiple})": call.num_tokens % self.tokens_multiple,
+            "packed segments": call.has_segments and not self.segments,
+            "a sliding window": call.has_window and not self.window,
+            "a score soft-cap": call.has_soft_cap and not self.soft_cap,
+            "a mesh that splits the length": (
+                call.splits_length and not self.split_length
+            ),
+            "decoding from a cache": call.is_decode and not self.decode,
+        }
+        return next((feature for feature, lacking in lacks.items() if lacking), None)
+
+
+# Fastest first.
+IMPLEMENTATIONS = (
+    Implementation(
+        name="splash",
+        module="podium.models.attention_splash",
+        platforms=("tpu",),
+        dtypes=("bfloat16", "float32"),
+        segments=True,
+        window=True,
+        soft_cap=True,
+    ),
+    Implementation(
+        name="cudnn",
+        module="podium.models.attention_cudnn",
+        platforms=("gpu",),
+        dtypes=("bfloat16", "float16"),
+        max_head_dim=128,  # 256 on Hopper and later only
+        head_dim_multiple=8,
+        tokens_multiple=2,  # with a bias, which carries the segments
+        segments=True,
+        window=True,
+    ),
+    Implementation(
+        name="xla",
+        module="podium.models.attention_xla",
+        platforms=("cpu", "gpu", "tpu"),
+        dtypes=("bfloat16", "float16", "float32"),
+        segments=True,
+        window=True,
+        soft_cap=True,
+        split_length=True,
+        decode=True,
+    ),
+)
+
+
+def attend(
+    q_BTNH: Array,
+    k_BTKH: Array,
+    v_BTKH: Array,
+    segment_ids_BT: Array | None,
+    *,
+    window: int | None = None,
+    cap: float | None = None,
+    implementation: str = "auto",
+) -> Array:
+    """Causal self-attention over rows, [B, T, N, H]; q comes scaled.
+
+    A token sees its own segment up to itself, at most `window` tokens; None for the
+    segments says that every row is one document. Raises ConfigError if the named
+    implementation does not support the call.
+    """
+    rules = current_rules()
+    call = Call(
+        platform=current_platform(),
+        dtype=str(q_BTNH.dtype),
+        head_dim=q_BTNH.shape[-1],
+        num_tokens=q_BTNH.shape[1],
+        has_segments=segment_ids_BT is not None,
+        has_window=window is not None,
+        has_soft_cap=cap is not None,
+        splits_length=rules is not None and bool(rules.mesh_axes("length")),
+    )
+    attention = choose(call, implementation).load()
+    return attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, window=window, cap=cap)
+
+
+@functools.cache
+def choose(call: Call, name: str) -> Implementation:
+    """The implementation for a call; see the module's head. Raises ConfigError."""
+    if name != "auto":
+        chosen = next(i for i in IMPLEMENTATIONS if i.name == name)
+        if missing := chosen.missing(call):
+            able = [i.name for i in IMPLEMENTATIONS if not i.missing(call)]
+            raise ConfigError(
+                f"model.attention.implementation={name!r} does not support {missing}. "
+                f"Use 'auto' or {' or '.join(map(repr, able))}."
+            )
+        return chosen
+    for implementation in IMPLEMENTATIONS:
+        missing = implementation.missing(call)
+        if missing is None:
+            return implementation
+        if call.platform in implementation.platforms and not call.is_decode:
+            log.warning(
+                "attention: %r, the fastest on %s, does not support %s; "
+                "falling back to the next, which is slower",
+                implementation.name,
+                call.platform,
+                missing,
+            )
+    raise ConfigError(f"no attention implementation supports {call}")
+
+
+def current_platform() -> str:
+    """Where the function being traced will run: the mesh's platform, if there is one."""
+    rules = current_rules()
+    if rules is None:
+        return {"cuda": "gpu", "rocm": "gpu"}.get(
+            jax.default_backend(), jax.default_backend()
+        )
+    return rules.mesh.devices.flat[0].platform

@@ -1,0 +1,191 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Embeddings, norms and MLPs: the parts of a block that look at one token at a time.
+
+Weights are float32 and cast to the activation's type where they are used; the
+statistics of a norm are float32 whatever comes in.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from podium.config import (
+    LayerNormConfig,
+    LearnedPositionConfig,
+    ModelConfig,
+    RMSNormConfig,
+)
+from podium.sharding.constrain import param, shard
+
+
+def einsum(spec: str, x: Array, weight: nnx.Param) -> Array:
+    """Contracts an activation with a weight, in the activation's type."""
+    return jnp.einsum(spec, x, weight[...].astype(x.dtype))
+
+
+def match_rank(weight: Array, x: Array) -> Array:
+    """`weight` in x's type with leading axes of size 1 up to x's rank."""
+    leading = tuple(range(x.ndim - weight.ndim))
+    return jnp.expand_dims(weight.astype(x.dtype), leading)
+
+
+def make_bias(
+    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], *, use: bool
+) -> nnx.Param | None:
+    """A bias that starts at zero, or None."""
+    zeros = nnx.initializers.zeros_init()
+    return param(rngs, shape, axes=axes, init=zeros) if use else None
+
+
+def add_bias(x: Array, bias: nnx.Param | None) -> Array:
+    """X plus a bias over its last axes; None adds nothing."""
+    return x if bias is None else x + match_rank(bias[...], x)
+
+
+def soft_cap(x: Array, cap: float | None) -> Array:
+    """Squashes x smoothly into (-cap, cap). Gemma 2, arXiv:2408.00118, section 2."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def normal(cfg: ModelConfig) -> Callable[..., Array]:
+    """Initializer of embeddings and of kernels that read the residual stream."""
+    return nnx.initializers.normal(cfg.init_std)
+
+
+def residual_normal(cfg: ModelConfig) -> Callable[..., Array]:
+    """Initializer of the two kernels per block that write to the residual stream.
+
+    Smaller by sqrt(2 * num_layers), so that the sum over all branches starts at the
+    same variance at any depth (GPT-2 report, section 2.3).
+    """
+    return nnx.initializers.normal(cfg.init_std / (2 * cfg.num_layers) ** 0.5)
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x**2) + eps) * (scale + scale_offset). arXiv:1910.07467.
+
+    The scale is applied in float32, before the cast back: Gemma's order. Llama casts
+    first; in float32 both are the same.
+    """
+
+    def __init__(
+        self, cfg: RMSNormConfig, dim: int, *, axis: str = "embed", rngs: nnx.Rngs
+    ):
+        init = nnx.initializers.constant(1.0 - cfg.scale_offset)
+        self.scale = param(rngs, (dim,), axes=(axis,), init=init)
+        self.eps, self.scale_offset = cfg.eps, cfg.scale_offset
+
+    def __call__(self, x: Array) -> Array:
+        """Normalises the last axis of x, of any rank."""
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * match_rank(self.scale[...] + self.scale_offset, y)).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean) / sqrt(var + eps) * scale + bias. arXiv:1607.06450."""
+
+    def __init__(self, cfg: LayerNormConfig, dim: int, *, rngs: nnx.Rngs):
+        ones = nnx.initializers.ones_init()
+        self.scale = param(rngs, (dim,), axes=("embed",), init=ones)
+        self.bias = make_bias(rngs, (dim,), ("embed",), use=cfg.use_bias)
+        self.eps = cfg.eps
+
+    def __call__(self, x: Array) -> Array:
+        """Normalises the last axis of x, of any rank."""
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return add_bias(y * match_rank(self.scale[...], y), self.bias).astype(x.dtype)
+
+
+def make_norm(cfg: ModelConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
+    """The model's norm over the residual stream."""
+    if isinstance(cfg.norm, LayerNormConfig):
+        return LayerNorm(cfg.norm, cfg.embed_dim, rngs=rngs)
+    return RMSNorm(cfg.norm, cfg.embed_dim, rngs=rngs)
+
+
+class GatedMlp(nnx.Module):
+    """down(act(gate(x)) * up(x)): SwiGLU and GeGLU. Shazeer 2020, arXiv:2002.05202."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+        D, F = cfg.embed_dim, cfg.mlp.dim
+        self.act = nnx.silu if cfg.mlp.kind == "swiglu" else nnx.gelu  # tanh form
+        self.gate = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
+        self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
+        self.down = param(
+            rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
+        )
+        self.gate_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
+        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
+        self.down_bias = make_bias(rngs, (D,), ("embed",), use=cfg.mlp.use_bias)
+
+    def __call__(self, x_BTD: Array) -> Array:
+        """[B, T, D] -> [B, T, D]."""
+        gate_BTF = add_bias(einsum("BTD,DF->BTF", x_BTD, self.gate), self.gate_bias)
+        up_BTF = add_bias(einsum("BTD,DF->BTF", x_BTD, self.up), self.up_bias)
+        h_BTF = shard(self.act(gate_BTF) * up_BTF, "batch", "length", "mlp")
+        return add_bias(einsum("BTF,FD->BTD", h_BTF, self.down), self.down_bias)
+
+
+class GeluMlp(nnx.Module):
+    """down(gelu(up(x))), the tanh form of GELU (GPT-2). arXiv:1606.08415."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+        D, F = cfg.embed_dim, cfg.mlp.dim
+        self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
+        self.down = param(
+            rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
+        )
+        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
+        self.down_bias = make_bias(rngs, (D,), ("embed",), use=cfg.mlp.use_bias)
+
+    def __call__(self, x_BTD: Array) -> Array:
+        """[B, T, D] -> [B, T, D]."""
+        up_BTF = add_bias(einsum("BTD,DF->BTF", x_BTD, self.up), self.up_bias)
+        h_BTF = shard(nnx.gelu(up_BTF), "batch", "length", "mlp")
+        return add_bias(einsum("BTF,FD->BTD", h_BTF, self.down), self.down_bias)
+
+
+def make_mlp(cfg: ModelConfig, *, rngs: nnx.Rngs) -> GatedMlp | GeluMlp:
+    """The MLP that `cfg.mlp.kind` names."""
+    return (GeluMlp if cfg.mlp.kind == "gelu" else GatedMlp)(cfg, rngs=rngs)
+
+
+class Embed(nnx.Module):
+    """Tokens -> vectors, with learned positions where the model has them."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+        V, D = cfg.vocab_size, cfg.embed_dim
+        self.table = param(rngs, (V, D), axes=("vocab", "embed"), init=normal(cfg))
+        self.positions = (
+            param(
+                rngs,
+                (cfg.position.max_tokens, D),
+                axes=(None, "embed"),
+                init=normal(cfg),
+            )
+            if isinstance(cfg.position, LearnedPositionConfig)
+            else None
+        )
+        self.dtype = jnp.dtype(cfg.dtype)
+        self.multiplier = D**0.5 if cfg.embed_scale == "sqrt_dim" else None
+
+    def __call__(self, tokens_BT: Array, positions_BT: Array) -> Array:
+        """[B, T, D] in the compute type. Ids outside the tables are clamped."""
+        # The table is gathered along its width before the lookup, as every weight
+        # is under FSDP; left to itself the partitioner replicates the result too.
+        table_VD = shard(self.table[...].astype(self.dtype), "vocab", None)
+        x_BTD = jnp.take(table_VD, tokens_BT, axis=0, mode="clip")
+        if self.multiplier is not None:
+            # Rounded to the compute type, as the released Gemma weights expect.
+            x_BTD = x_BTD * jnp.asarray(self.multiplier, self.dtype)
+        if self.positions is not None:
+            at_BTD = jnp.take(self.positions[...], positions_BT, axis=0, mode="clip")
+            x_BTD = x_BTD + at_BTD.astype(self.dtype)
+        return x_BTD

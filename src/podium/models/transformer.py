@@ -1,0 +1,275 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The dense decoder-only transformer: Embed, Block, Transformer. Read this first.
+
+tokens -> Embed -> num_layers x Block -> norm -> hidden -> logits
+
+Blocks of the same shape are stacked: their parameters carry a leading "layers" axis
+and `jax.lax.scan` runs them, so compile time does not grow with depth. Where local
+and global layers alternate, the repeating unit is a `BlockGroup`, one block per entry
+of the pattern, so that windows and RoPE bases stay static. A depth that the pattern
+does not divide ends in a second, shorter stack: `tail`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from podium.config import LearnedPositionConfig, ModelConfig, Remat, RopeConfig
+from podium.errors import ConfigError
+from podium.models.attention import Attention, LayerCache, LayerKind, Rows
+from podium.models.layers import Embed, make_mlp, make_norm, normal, soft_cap
+from podium.models.rope import frequencies, rotation
+from podium.sharding.constrain import param, shard
+
+
+class KVCache(NamedTuple):
+    """Keys and values of every layer, for `Transformer.decode`.
+
+    `blocks[stack][block]` holds (key, value), each [layers, B, S, K, H] in the compute
+    type. All rows of a batch fill the same slots; `positions_BS` tells them apart.
+    """
+
+    blocks: dict[str, dict[str, tuple[Array, Array]]]
+    positions_BS: Array  # position of the token in a slot; -1: empty or padding
+    length: Array  # slots filled so far
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    With post-norms (Gemma 2, 3) each branch's output is normalised before it is added.
+    """
+
+    def __init__(self, cfg: ModelConfig, kind: LayerKind, *, rngs: nnx.Rngs):
+        has_post_norms = cfg.norm_placement == "pre_and_post"
+        self.attention_norm = make_norm(cfg, rngs=rngs)
+        self.attention = Attention(cfg, kind, rngs=rngs)
+        self.mlp_norm = make_norm(cfg, rngs=rngs)
+        self.mlp = make_mlp(cfg, rngs=rngs)
+        self.attention_post_norm = make_norm(cfg, rngs=rngs) if has_post_norms else None
+        self.mlp_post_norm = make_norm(cfg, rngs=rngs) if has_post_norms else None
+
+    def __call__(self, x_BTD: Array, rows: Rows) -> Array:
+        """Training and scoring: whole rows at once."""
+        x_BTD = self._add_attention(
+            x_BTD, self.attention(self.attention_norm(x_BTD), rows)
+        )
+        return self._add_mlp(x_BTD)
+
+    def decode(
+        self, x_BTD: Array, rows: Rows, cache: LayerCache
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """New tokens against the cache; also returns their key and value."""
+        branch_BTD, key_value = self.attention.decode(
+            self.attention_norm(x_BTD), rows, cache
+        )
+        return self._add_mlp(self._add_attention(x_BTD, branch_BTD)), key_value
+
+    def _add_attention(self, x_BTD: Array, branch_BTD: Array) -> Array:
+        if self.attention_post_norm is not None:
+            branch_BTD = self.attention_post_norm(branch_BTD)
+        return shard(x_BTD + branch_BTD, "batch", "length", "act_embed")
+
+    def _add_mlp(self, x_BTD: Array) -> Array:
+        branch_BTD = self.mlp(self.mlp_norm(x_BTD))
+        if self.mlp_post_norm is not None:
+            branch_BTD = self.mlp_post_norm(branch_BTD)
+        return shard(x_BTD + branch_BTD, "batch", "length", "act_embed")
+
+
+class BlockGroup(nnx.Module):
+    """One block per entry of the attention pattern: the body of the scan."""
+
+    def __init__(
+        self, cfg: ModelConfig, pattern: tuple[LayerKind, ...], *, rngs: nnx.Rngs
+    ):
+        self.names = tuple(f"block_{i}" for i in range(len(pattern)))
+        for name, kind in zip(self.names, pattern, strict=True):
+            setattr(self, name, Block(cfg, kind, rngs=rngs))
+        self.remat: Remat = cfg.remat
+        self.is_scanned = cfg.layer_loop == "scan"
+
+    def __call__(self, x_BTD: Array, rows: Rows) -> Array:
+        """The blocks in order, each rematerialised by the config's policy."""
+        for name in self.names:
+            block: Block = getattr(self, name)
+            # Inside a scan the loop itself keeps the compiler from undoing remat.
+            run = with_remat(block, self.remat, prevent_cse=not self.is_scanned)
+            x_BTD = run(x_BTD, rows)
+        return x_BTD
+
+
+def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
+    """`fn` whose backward pass recomputes what `policy` does not save.
+
+    full saves a block's input only; dots every matmul output without batch dims
+    (projections, not scores); qkv and attention_out the tensors of that name.
+    """
+    saved = {
+        "full": None,
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "qkv": jax.checkpoint_policies.save_only_these_names("query", "key", "value"),
+        "attention_out": jax.checkpoint_policies.save_only_these_names("attention_out"),
+    }
+    if policy == "none":
+        return fn
+    return jax.checkpoint(fn, policy=saved[policy], prevent_cse=prevent_cse)
+
+
+def layer_stacks(cfg: ModelConfig) -> dict[str, tuple[tuple[LayerKind, ...], int]]:
+    """Name -> (pattern, repeats) of each stack of the model, in order."""
+    pattern = cfg.attention.pattern
+    repeats, rest = divmod(cfg.num_layers, len(pattern))
+    stacks = {"stack": (pattern, repeats), "tail": (pattern[:rest], 1)}
+    return {name: s for name, s in stacks.items() if s[0] and s[1]}
+
+
+def stacked(
+    make: Callable[[nnx.Rngs], nnx.Module], num: int, rngs: nnx.Rngs
+) -> nnx.Module:
+    """`num` modules of one shape as one, parameters stacked on a "layers" axis."""
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    keys = jax.random.split(rngs.params(), num)
+    state = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(key))))(keys)
+    for _, variable in nnx.to_flat_state(state):
+        variable.set_metadata("axes", ("layers", *variable.get_metadata("axes")))
+    return nnx.merge(graphdef, state)
+
+
+class Transformer(nnx.Module):
+    """A decoder-only transformer made of the parts that a ModelConfig names."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+        self.cfg = cfg
+        self.embed = Embed(cfg, rngs=rngs)
+        for name, (pattern, repeats) in layer_stacks(cfg).items():
+
+            def make(rngs: nnx.Rngs, pattern=pattern) -> BlockGroup:
+                return BlockGroup(cfg, pattern, rngs=rngs)
+
+            setattr(self, name, stacked(make, repeats, rngs))
+        self.final_norm = make_norm(cfg, rngs=rngs)
+        shape = (cfg.embed_dim, cfg.vocab_size)
+        self.head = (
+            None
+            if cfg.tie_embeddings
+            else param(rngs, shape, axes=("embed", "vocab"), init=normal(cfg))
+        )
+
+    def __call__(
+        self, tokens_BT: Array, positions_BT: Array, segment_ids_BT: Array | None
+    ) -> Array:
+        """Hidden states after the final norm, [B, T, D] in the compute type.
+
+        All int32 [B, T] as in `Batch`: positions count within a segment, tokens see
+        their own segment only; None says that every row is one document, which some
+        attention kernels do faster. Raises ConfigError if T is beyond learned
+        positions.
+        """
+        self._check_length(tokens_BT.shape[1])
+        rows = self._rows(positions_BT, segment_ids_BT)
+        x_BTD = self._embed(tokens_BT, positions_BT)
+        for name, (_, repeats) in layer_stacks(self.cfg).items():
+            graphdef, params = nnx.split(getattr(self, name))
+
+            def step(x_BTD, layer_params, graphdef=graphdef):
+                return nnx.merge(graphdef, layer_params)(x_BTD, rows), None
+
+            unroll = repeats if self.cfg.layer_loop == "unroll" else 1
+            x_BTD, _ = jax.lax.scan(
+                step, x_BTD, nnx.to_pure_dict(params), unroll=unroll
+            )
+        return self.final_norm(x_BTD)
+
+    def logits(self, hidden: Array) -> Array:
+        """Float32 [..., V] of hidden states [..., D], soft-capped."""
+        spec, weight = "...D,DV->...V", self.head
+        if weight is None:
+            spec, weight = "...D,VD->...V", self.embed.table
+        logits = jnp.einsum(
+            spec,
+            hidden,
+            weight[...].astype(hidden.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return soft_cap(logits, self.cfg.final_soft_cap)
+
+    def init_cache(self, batch: int, max_tokens: int) -> KVCache:
+        """An empty cache with room for `max_tokens` tokens a row, padding included."""
+        a = self.cfg.attention
+        shape = (batch, max_tokens, a.num_kv_heads, a.head_dim)
+        blocks = {}
+        for name, (pattern, repeats) in layer_stacks(self.cfg).items():
+            empty = jnp.zeros((repeats, *shape), jnp.dtype(self.cfg.dtype))
+            blocks[name] = {f"block_{i}": (empty, empty) for i in range(len(pattern))}
+        positions_BS = jnp.full((batch, max_tokens), -1, jnp.int32)
+        return KVCache(blocks, positions_BS, jnp.zeros((), jnp.int32))
+
+    def decode(
+        self, tokens_BT: Array, positions_BT: Array, cache: KVCache
+    ) -> tuple[Array, KVCache]:
+        """Hidden states [B, T, D] of T new tokens a row, and the cache with them in it.
+
+        T is the prompt's length first (prefill), then 1. Position -1 marks padding,
+        on either side of a prompt: nobody sees it and its output means nothing. The
+        caller sees to it that cache.length + T stays within the cache, and positions
+        within learned ones.
+        """
+        positions_BS = jax.lax.dynamic_update_slice(
+            cache.positions_BS, positions_BT, (0, cache.length)
+        )
+        rows = self._rows(positions_BT, None)
+        x_BTD = self._embed(tokens_BT, positions_BT)
+        blocks = {}
+        for name in layer_stacks(self.cfg):
+            graphdef, params = nnx.split(getattr(self, name))
+
+            def step(x_BTD, layer, graphdef=graphdef):
+                layer_params, layer_blocks = layer
+                group, new = nnx.merge(graphdef, layer_params), {}
+                for block, (key_BSKH, value_BSKH) in layer_blocks.items():
+                    at = LayerCache(key_BSKH, value_BSKH, positions_BS, cache.length)
+                    x_BTD, new[block] = getattr(group, block).decode(x_BTD, rows, at)
+                return x_BTD, new
+
+            old = cache.blocks[name]
+            x_BTD, new = jax.lax.scan(step, x_BTD, (nnx.to_pure_dict(params), old))
+            # Only the new tokens leave the scan; the cache is updated in place once.
+            blocks[name] = jax.tree.map(
+                lambda old, new: jax.lax.dynamic_update_slice(
+                    old, new, (0, 0, cache.length, 0, 0)
+                ),
+                old,
+                new,
+            )
+        length = cache.length + tokens_BT.shape[1]
+        return self.final_norm(x_BTD), KVCache(blocks, positions_BS, length)
+
+    def _embed(self, tokens_BT: Array, positions_BT: Array) -> Array:
+        x_BTD = self.embed(tokens_BT, positions_BT)
+        return shard(x_BTD, "batch", "length", "act_embed")
+
+    def _rows(self, positions_BT: Array, segment_ids_BT: Array | None) -> Rows:
+        rope, head_dim = self.cfg.position, self.cfg.attention.head_dim
+        rotations = {}
+        if isinstance(rope, RopeConfig):
+            for kind in dict.fromkeys(self.cfg.attention.pattern):
+                freq = frequencies(rope, head_dim, is_local=kind == "local")
+                rotations[kind] = rotation(freq, positions_BT)
+        return Rows(positions_BT, segment_ids_BT, rotations)
+
+    def _check_length(self, num_tokens: int) -> None:
+        position = self.cfg.position
+        if (
+            isinstance(position, LearnedPositionConfig)
+            and num_tokens > position.max_tokens
+        ):
+            raise ConfigError(
+                f"{num_tokens} tokens are beyond the learned positions; this model has "
+                f"model.position.max_tokens={position.max_tokens}"
+            )

@@ -1,0 +1,75 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+_LINE_SECS = 10.0
+
+
+class Progress:
+    """One stage of known size. A context manager; `advance` from one thread."""
+
+    def __init__(self, what: str, total_bytes: int):
+        self._what, self._total = what, max(1, total_bytes)
+        self._done = 0
+        self._start = self._said = time.monotonic()
+        self._bar = _bar(what, self._total) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            if error is None:
+                self._bar.update(self._bar.task_ids[0], completed=self._total)
+            self._bar.stop()
+        elif error is None:
+            secs = time.monotonic() - self._start
+            say(f"{self._what}: done, {self._total / 1e6:.1f} MB in {secs:.1f} s")
+
+    def advance(self, num_bytes: int) -> None:
+        """Counts bytes of input that were dealt with."""
+        self._done += num_bytes
+        if self._bar:
+            self._bar.advance(self._bar.task_ids[0], num_bytes)
+            return
+        now = time.monotonic()
+        if now - self._said >= _LINE_SECS and self._done:
+            self._said = now
+            left_secs = (now - self._start) * max(0, self._total / self._done - 1)
+            say(
+                f"{self._what}: {self._done / 1e6:.0f} of {self._total / 1e6:.0f} MB, "
+                f"{self._done / 1e6 / (now - self._start):.1f} MB/s, "
+                f"{left_secs:.0f} s left"
+            )
+
+
+def say(message: str) -> None:
+    """One log line."""
+    print(f"prepare: {message}", file=sys.stderr, flush=True)
+
+
+def _bar(what: str, total: int):
+    from rich import progress as rich  # 0.2 s, and only a terminal needs it
+    from rich.console import Console
+
+    bar = rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.DownloadColumn(),
+        rich.TransferSpeedColumn(),
+        rich.TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    bar.add_task(what, total=total)
+    return bar

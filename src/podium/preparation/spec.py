@@ -1,0 +1,71 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What to prepare, from what, how."""
+
+import dataclasses
+import os
+
+from podium.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareSpec:
+    """One preparation. Everything but num_workers, strict and overwrite shapes the
+    output; the same spec and the same files give the same bytes."""
+
+    inputs: tuple[
+        str, ...
+    ]  # folders, globs, files, tfds:NAME[/CONFIG][:VERSION][#SPLIT]
+    output: str
+    tokenizer: str = "bpe:8192"  # bytes, bpe:SIZE, or the path of a tokenizer.json
+    eos: str | None = None  # token of a tokenizer.json that ends a document
+    eval_fraction: float = 0.02  # share of the documents held out
+    text_key: str = "text"  # JSONL key, Parquet column, TFDS feature
+    num_shards: int | None = None  # None: by size, see plan.py
+    max_document_bytes: int = 64 << 20  # longer documents are cut at line ends
+    data_dir: str | None = None  # where TFDS data sets lie
+    num_workers: int | None = None  # None: one a core
+    strict: bool = False  # the first bad input ends the run
+    overwrite: bool = False  # replace an output made from something else
+
+    def __post_init__(self):
+        if not self.inputs:
+            raise ConfigError("no input; name at least one, e.g. --input=docs/")
+        if not self.output:
+            raise ConfigError("no output folder; name one, e.g. --output=data/mine")
+        if not 0 <= self.eval_fraction <= 0.5:
+            raise ConfigError(
+                f"--eval_fraction={self.eval_fraction}: expected 0 to 0.5; 0.02 holds "
+                "out one document in fifty"
+            )
+        for name, low in (
+            ("num_shards", 1),
+            ("num_workers", 1),
+            ("max_document_bytes", 1024),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"--{name}={value}: expected at least {low}")
+        if self.bpe_size is None and self.tokenizer.startswith("bpe:"):
+            raise ConfigError(
+                f"--tokenizer={self.tokenizer}: expected a size, e.g. bpe:8192"
+            )
+        if self.bpe_size is not None and self.bpe_size < 257:
+            raise ConfigError(
+                f"--tokenizer={self.tokenizer}: at least 257, for 256 bytes and the "
+                "end of a document"
+            )
+        is_path = self.tokenizer != "bytes" and self.bpe_size is None
+        if is_path and not os.path.exists(self.tokenizer):
+            raise ConfigError(
+                f"--tokenizer={self.tokenizer}: no such file; expected bytes, bpe:SIZE "
+                "or the path of a tokenizer.json"
+            )
+        if self.eos is not None and not is_path:
+            raise ConfigError("--eos only goes with a tokenizer.json; drop it")
+
+    @property
+    def bpe_size(self) -> int | None:
+        """SIZE of bpe:SIZE; None for another tokenizer."""
+        kind, _, size = self.tokenizer.partition(":")
+        return int(size) if kind == "bpe" and size.isdecimal() else None

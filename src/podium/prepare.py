@@ -1,0 +1,184 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""python -m podium.prepare: text, code, JSONL, Parquet or TFDS -> gold TFRecords.
+
+`prepare(PrepareSpec(...))` is the same as a function. Format: docs/data-format.md.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from podium import cli
+from podium.errors import ConfigError, DataError
+from podium.preparation.spec import PrepareSpec
+
+if TYPE_CHECKING:
+    from podium.input.manifest import Manifest
+
+_EXAMPLE = """\
+examples:
+  python -m podium.prepare --input=docs/ --input='src/**/*.py' --output=data/mine
+  python -m podium.prepare --input=wiki.jsonl --text_key=body --tokenizer=bytes \\
+      --output=data/wiki
+  python -m podium.prepare --input=tfds:my_texts --data_dir=tfds/ --output=data/texts
+  python -m podium.prepare --verify=data/mine
+A folder gives every file that decodes as UTF-8, a .jsonl or .jsonl.gz its lines, a
+.parquet its rows. What cannot be used is listed in OUTPUT/rejects.jsonl. A run that
+was stopped continues where it was.
+exit codes: 0 done, 1 failed, 2 wrong usage"""
+
+
+def prepare(spec: PrepareSpec) -> "Manifest":
+    """Makes the data set that `spec` describes and returns its manifest.
+
+    Quick if it is there already. Raises ConfigError for what the caller can correct,
+    DataError for what is wrong with the data.
+    """
+    from podium.preparation.run import run
+
+    return run(spec).manifest
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    args = _parser().parse_args(argv)
+    try:
+        return _verify(args) if args.verify else _prepare(args)
+    except DataError as error:
+        print(f"DataError: {error}", file=sys.stderr)
+        return cli.EXIT_FAILED
+    except KeyboardInterrupt:
+        print("prepare: stopped; run the same command to continue", file=sys.stderr)
+        return cli.EXIT_FAILED
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    values = vars(args) | {
+        "inputs": tuple(args.inputs or ()),
+        "output": args.output or "",
+    }
+    del values["verify"], values["json"]
+    spec = PrepareSpec(**values)
+
+    from podium.preparation.run import run
+
+    outcome = run(spec)
+    _show(args, outcome.manifest, outcome.summary)
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    if args.inputs or args.output:
+        raise ConfigError("--verify checks what is there; drop --input and --output")
+
+    from podium.input.manifest import load_manifest
+    from podium.preparation.progress import Progress
+    from podium.preparation.verify import verify
+
+    shards = [s for split in load_manifest(args.verify).splits.values() for s in split]
+    with Progress("verifying", sum(s.bytes for s in shards)) as progress:
+        manifest = verify(args.verify, progress.advance)
+    args.output = args.verify
+    _show(args, manifest, {})
+    return 0
+
+
+def _show(
+    args: argparse.Namespace, manifest: "Manifest", summary: dict[str, Any]
+) -> None:
+    splits = {
+        name: {
+            "shards": len(shards),
+            "records": sum(s.records for s in shards),
+            "documents": sum(s.documents for s in shards),
+            "tokens": sum(s.tokens for s in shards),
+            "bytes": sum(s.bytes for s in shards),
+        }
+        for name, shards in sorted(manifest.splits.items(), reverse=True)
+    }
+    info = manifest.tokenizer
+    if args.json:
+        tokenizer = {"kind": info.kind, "vocab_size": info.vocab_size}
+        out = {
+            "output": os.path.abspath(args.output),
+            "fingerprint": manifest.fingerprint,
+            "tokenizer": tokenizer,
+            "splits": splits,
+            **summary,
+        }
+        print(json.dumps(out))
+        return
+    print(f"{args.output}: tokenizer {info.kind}, vocabulary {info.vocab_size:,}")
+    for name, counts in splits.items():
+        print(
+            f"  {name:5}  {counts['documents']:>12,} documents"
+            f"  {counts['tokens']:>16,} tokens  {counts['shards']:>5} shards"
+        )
+    if rejects := summary.get("rejects"):
+        listed = ", ".join(f"{n:,} {reason}" for reason, n in rejects.items())
+        print(f"  not used: {listed}; see {os.path.join(args.output, 'rejects.jsonl')}")
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m podium.prepare",
+        description="Turns text into TFRecord shards, index and manifest.",
+        epilog=_EXAMPLE,
+    )
+    spec = PrepareSpec
+    add = parser.add_argument
+    add(
+        "--input",
+        dest="inputs",
+        action="append",
+        metavar="WHAT",
+        help="folder, glob, file, or tfds:NAME[/CONFIG][:VERSION][#SPLIT]; repeatable",
+    )
+    add("--output", metavar="D", help="folder to make")
+    add(
+        "--tokenizer",
+        default=spec.tokenizer,
+        help="bytes, bpe:SIZE (learned from the input) or the path of a Hugging Face "
+        f"tokenizer.json (default: {spec.tokenizer})",
+    )
+    add(
+        "--eos",
+        metavar="TOKEN",
+        help="the token of a tokenizer.json that ends a document, if it is not clear",
+    )
+    add(
+        "--eval_fraction",
+        type=float,
+        default=spec.eval_fraction,
+        metavar="X",
+        help=f"share of the documents held out (default: {spec.eval_fraction})",
+    )
+    add(
+        "--text_key",
+        default=spec.text_key,
+        metavar="KEY",
+        help=f"JSONL key, Parquet column, TFDS feature (default: {spec.text_key})",
+    )
+    add("--num_shards", type=int, metavar="N", help="train shards (default: by size)")
+    add("--num_workers", type=int, metavar="N", help="processes (default: one a core)")
+    add(
+        "--max_document_bytes",
+        type=int,
+        default=spec.max_document_bytes,
+        metavar="N",
+        help="longer documents are cut at line ends (default: 64 MiB)",
+    )
+    add("--data_dir", metavar="DIR", help="where TFDS data sets lie")
+    add("--strict", action="store_true", help="stop at the first bad input")
+    add("--overwrite", action="store_true", help="replace an output of other settings")
+    add("--json", action="store_true", help="print the result as one JSON object")
+    add("--verify", metavar="D", help="check every byte of a data set instead")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,154 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Generates text from a checkpoint: `python -m podium.sample --workdir=D --prompt=…`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podium import cli
+from podium.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from podium.config import TrainConfig
+    from podium.tokenizer import Tokenizer
+
+EXAMPLE = """\
+example:
+  python -m podium.sample --workdir=runs/quickstart --prompt="def main(" --num_tokens=64
+  python -m podium.sample --workdir=D --prompt=One --prompt=Two --temperature=0
+
+One prompt streams to the terminal; several are generated together and printed in turn.
+"""
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    out = cli.Parser(
+        prog="python -m podium.sample",
+        description="Generates text from a checkpoint of a run.",
+        epilog=EXAMPLE,
+    )
+    out.add_argument("--workdir", required=True, help="the run's folder")
+    out.add_argument(
+        "--prompt",
+        action="append",
+        required=True,
+        help="text to continue; may be given several times",
+    )
+    out.add_argument(
+        "--num_tokens", type=int, default=100, help="new tokens (default: 100)"
+    )
+    out.add_argument(
+        "--temperature", type=float, default=0.8, help="0: greedy (default: 0.8)"
+    )
+    out.add_argument(
+        "--top_k", type=int, help="draw from the k likeliest (default: all)"
+    )
+    out.add_argument(
+        "--top_p",
+        type=float,
+        default=0.95,
+        help="draw from the smallest set of this mass (default: 0.95)",
+    )
+    out.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    out.add_argument("--step", type=int, help="checkpoint (default: the newest)")
+    out.add_argument(
+        "--json", action="store_true", help="print one JSON object a prompt"
+    )
+    return out
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses, restores, generates, prints."""
+    args = parser().parse_args(argv)
+
+    from podium.checkpoint import restore_params
+    from podium.generate import FINISHED, Sampling, generate, stream
+
+    sampling = Sampling(
+        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p
+    )
+    cfg, params = restore_params(args.workdir, args.step)
+    tokenizer = tokenizer_of(args.workdir, cfg)
+    prompts = [prompt_tokens(text, tokenizer) for text in args.prompt]
+    settings = {
+        "num_tokens": args.num_tokens,
+        "sampling": sampling,
+        "seed": args.seed,
+        "eos_id": tokenizer.eos_id,
+    }
+    if len(prompts) == 1 and not args.json:
+        out = TextStream(tokenizer, eos_id=tokenizer.eos_id)
+        print(args.prompt[0], end="", flush=True)
+        for tokens_B in stream(cfg.model, params, prompts, **settings):
+            if tokens_B[0] != FINISHED:
+                print(out.add(int(tokens_B[0])), end="", flush=True)
+        print(out.rest())
+        return 0
+    rows = generate(cfg.model, params, prompts, **settings)
+    for text, tokens in zip(args.prompt, rows, strict=True):
+        is_ended = bool(tokens) and tokens[-1] == tokenizer.eos_id
+        completion = tokenizer.decode(tokens[:-1] if is_ended else tokens)
+        if args.json:
+            row = {"prompt": text, "completion": completion, "tokens": tokens}
+            print(json.dumps({**row, "is_ended": is_ended}, ensure_ascii=False))
+        else:
+            print(f"{text}{completion}\n{'-' * 8}")
+    return 0
+
+
+class TextStream:
+    """Tokens in, printable text out: a character split over tokens waits for its end."""
+
+    def __init__(self, tokenizer: "Tokenizer", *, eos_id: int):
+        self._tokenizer, self._eos_id = tokenizer, eos_id
+        self._tokens: list[int] = []
+        self._shown = ""
+
+    def add(self, token: int) -> str:
+        """The text that this token completes, possibly empty."""
+        if token != self._eos_id:
+            self._tokens.append(token)
+        text = self._tokenizer.decode(self._tokens)
+        # U+FFFD at the end: bytes of a character whose last ones are yet to come.
+        return self._advance(text.rstrip("\ufffd"))
+
+    def rest(self) -> str:
+        """What was held back, at the end of the stream."""
+        return self._advance(self._tokenizer.decode(self._tokens))
+
+    def _advance(self, text: str) -> str:
+        new, self._shown = text[len(self._shown) :], max(self._shown, text, key=len)
+        return new
+
+
+def prompt_tokens(text: str, tokenizer: "Tokenizer") -> list[int]:
+    """Ids of a prompt, begun as documents are. Raises ConfigError where nothing is left."""
+    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    tokens = [*start, *tokenizer.encode(text)]
+    if not tokens:
+        raise ConfigError(
+            "--prompt is empty, and this tokenizer has no token that begins a document; "
+            "give at least one character"
+        )
+    return tokens
+
+
+def tokenizer_of(workdir: str, cfg: "TrainConfig") -> "Tokenizer":
+    """The tokenizer of the data that the run was trained on. Raises DataError."""
+    from podium.tokenizer import load_tokenizer
+
+    folder = next(iter(cfg.data.paths), str(Path(workdir) / "data"))
+    try:
+        return load_tokenizer(folder)
+    except DataError as error:
+        raise DataError(
+            f"the run's tokenizer should lie with its data in {folder}: {error}"
+        ) from error
+
+
+if __name__ == "__main__":
+    cli.run(main, sys.argv[1:])

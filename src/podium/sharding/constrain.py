@@ -1,0 +1,54 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""`param` and `shard`: the only two ways to place an array."""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from podium.sharding.rules import ShardingRules
+
+_rules: contextvars.ContextVar[ShardingRules | None] = contextvars.ContextVar(
+    "podium_sharding_rules", default=None
+)
+
+
+@contextlib.contextmanager
+def use_rules(rules: ShardingRules) -> Iterator[None]:
+    """Makes `shard` constrain to these rules while a function is traced."""
+    token = _rules.set(rules)
+    try:
+        yield
+    finally:
+        _rules.reset(token)
+
+
+def current_rules() -> ShardingRules | None:
+    """The rules of the function being traced, or None outside `use_rules`."""
+    return _rules.get()
+
+
+def shard(x: Array, *axes: str | None) -> Array:
+    """Constrains an activation to the layout of its logical axes; no rules, no change."""
+    rules = _rules.get()
+    if rules is None:
+        return x
+    return jax.lax.with_sharding_constraint(
+        x, rules.sharding(axes, x.shape, "activation")
+    )
+
+
+def param(
+    rngs: nnx.Rngs,
+    shape: tuple[int, ...],
+    *,
+    axes: tuple[str | None, ...],
+    init: Callable[..., Array],
+) -> nnx.Param:
+    """A float32 parameter that carries its logical axes as metadata `axes`."""
+    return nnx.Param(init(rngs.params(), shape, jnp.float32), axes=axes)

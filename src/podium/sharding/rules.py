@@ -1,0 +1,83 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Logical axis -> mesh axes: the one table that decides where every array lives.
+
+Modules name what a dimension *is* ("embed", "mlp"); this table says which mesh axes
+split it. Another layout is another table, never another model.
+"""
+
+import dataclasses
+
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from podium.config import ShardingConfig
+from podium.errors import ShardingError
+
+LOGICAL_AXES = tuple(f.name for f in dataclasses.fields(ShardingConfig))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingRules:
+    """The table on one mesh. `spec` is all a module ever sees of the mesh."""
+
+    config: ShardingConfig
+    mesh: Mesh
+
+    def mesh_axes(self, logical: str | None) -> tuple[str, ...]:
+        """The mesh axes, of size above 1, that split a logical axis."""
+        if logical is None:
+            return ()
+        if logical not in LOGICAL_AXES:
+            raise ShardingError(
+                f"unknown logical axis {logical!r}; known: {', '.join(LOGICAL_AXES)}"
+            )
+        return tuple(a for a in getattr(self.config, logical) if self.mesh.shape[a] > 1)
+
+    def spec(self, *logical: str | None) -> P:
+        """PartitionSpec of an array whose dims carry these logical axes.
+
+        Raises ShardingError if one mesh axis would split two dims of the array.
+        """
+        seen: dict[str, str | None] = {}
+        entries = []
+        for name in logical:
+            axes = self.mesh_axes(name)
+            for axis in axes:
+                if axis in seen:
+                    raise ShardingError(
+                        f"mesh axis {axis!r} would split two dims of one array: "
+                        f"{seen[axis]!r} and {name!r} in {logical}. Change "
+                        f"config.sharding.{name} or config.sharding.{seen[axis]}."
+                    )
+                seen[axis] = name
+            entries.append(axes[0] if len(axes) == 1 else axes or None)
+        return P(*entries)
+
+    def sharding(
+        self, logical: tuple[str | None, ...], shape: tuple[int, ...], name: str
+    ) -> NamedSharding:
+        """Sharding of one array; raises ShardingError where a dim does not divide."""
+        if len(logical) != len(shape):
+            raise ShardingError(
+                f"{name} {shape}: {len(logical)} logical axes {logical}"
+            )
+        for dim, axis in zip(shape, logical, strict=True):
+            for_axis = self.mesh_axes(axis)
+            parts = 1
+            for mesh_axis in for_axis:
+                parts *= self.mesh.shape[mesh_axis]
+            if dim % parts:
+                raise ShardingError(
+                    f"{name} {list(shape)}: axis {axis!r} ({dim}) does not divide by "
+                    f"mesh axis {'*'.join(for_axis)} ({parts}). {_fix(dim, parts, axis)}"
+                )
+        return NamedSharding(self.mesh, self.spec(*logical))
+
+
+def _fix(dim: int, parts: int, axis: str | None) -> str:
+    smaller = max(d for d in range(1, parts + 1) if dim % d == 0)
+    larger = -(-dim // parts) * parts
+    return (
+        f"Use {smaller} devices on it, make {axis} {larger}, or set sharding.{axis}=()."
+    )

@@ -1,0 +1,298 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: data, step, metrics, eval, save.
+
+The loop runs one step ahead of what it reports: step N is handed to the devices before
+the metrics of N - 1 are read, so reporting costs the devices nothing. What a step sees
+is a function of (seed, step) alone; the state is the only thing carried along.
+"""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from podium.checkpoint import Checkpoints
+from podium.input.device import prefetch, process_rows
+from podium.input.server import InputServer
+from podium.input.spec import StreamSpec
+from podium.trainer.evaluate import evaluate
+from podium.trainer.events import Events
+from podium.trainer.metrics import Metrics, Rates, memory_bytes
+from podium.trainer.profile import TraceWindow
+from podium.trainer.progress import Progress
+from podium.trainer.setup import Setup
+from podium.trainer.state import TrainState, init_state
+from podium.trainer.step import batch_sharding, make_eval_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended."""
+
+    state: TrainState
+    step: int
+    is_done: bool  # False: stopped early by a signal, state saved
+    eval_loss: float | None
+
+
+class Trainer:
+    """One run in one folder. `run` trains from the newest checkpoint to the end."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        workdir: str | Path,
+        server: InputServer,
+        *,
+        fingerprints: list[str],
+        first_step: int | None,
+    ):
+        """`first_step` is the checkpoint to continue from, None for a new run."""
+        self.setup, self.cfg, self.server = setup, setup.cfg, server
+        self.workdir = Path(workdir)
+        self.fingerprints = fingerprints
+        self.resume_step = first_step
+        self.first_step = first_step or 0
+        self.sharding = batch_sharding(setup.rules)
+        shape = (self.cfg.global_batch_seqs, self.cfg.data.seq_len)
+        self.rows = process_rows(self.sharding, *shape)
+        self.events = Events(workdir)
+        self.progress = Progress(
+            self.cfg.num_steps, log_every_steps=self.cfg.log_every_steps
+        )
+        self.eval_step: Callable | None = None
+        self.eval_loss: float | None = None
+        self._checkpoints: Checkpoints | None = None
+        self._stop_signal: int | None = None
+
+    def run(self) -> Outcome:
+        """Trains to the last step; saves and returns early on SIGTERM or SIGINT."""
+        old = {s: signal.signal(s, self._on_signal) for s in _STOP_SIGNALS}
+        try:
+            outcome = self._run()
+        except BaseException as error:
+            self.events.add("fault", error=f"{type(error).__name__}: {error}"[:500])
+            raise
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            self.progress.close()
+            if self._checkpoints is not None:
+                self._checkpoints.close()
+            self.events.close()
+        return outcome
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Orbax, opened when first needed: it is not on the way to the first step."""
+        if self._checkpoints is None:
+            self._checkpoints = Checkpoints(self.workdir, self.cfg.checkpoint)
+        return self._checkpoints
+
+    def _run(self) -> Outcome:
+        cfg, num_steps = self.cfg, self.cfg.num_steps
+        self.events.add(
+            "start",
+            step=self.first_step,
+            mesh=dict(self.setup.mesh.shape),
+            devices=len(self.setup.mesh.devices.flat),
+            jax=jax.__version__,
+        )
+        # Opened first: batches arrive while the state is made and the step compiles.
+        stream = self.server.open(
+            StreamSpec(
+                data=cfg.data,
+                split="train",
+                seed=cfg.seed,
+                global_batch_seqs=cfg.global_batch_seqs,
+                rows=self.rows,
+                first_step=self.first_step,
+                num_steps=num_steps - self.first_step,
+            )
+        )
+        batches = prefetch(stream, self.sharding)
+        state = self._first_state()
+        metrics = Metrics(
+            self.workdir,
+            first_step=self.first_step,
+            tensorboard_every=cfg.log_every_steps,
+        )
+        trace = TraceWindow(cfg.profile, self.workdir)
+        reporter = _Reporter(self, metrics)
+        step = self.first_step
+        try:
+            for index, batch, wait_secs in batches:
+                trace.before(index)
+                state, values = self.setup.train_step(state, batch)
+                step = index + 1
+                reporter.add(step, values, wait_secs)
+                trace.after(index, values)
+                due = self._due(step)
+                if due:
+                    reporter.flush()
+                    if "eval" in due:
+                        metrics.write(step, self._evaluate(state, step))
+                    if "save" in due:
+                        self._save(state, step)
+                    reporter.restart_clock()
+                if self._stop_signal is not None:
+                    break
+            reporter.flush()
+        finally:
+            trace.close()
+            batches.close()
+            metrics.close()
+        if self._checkpoints is not None:
+            self.checkpoints.wait()
+        is_done = step >= num_steps
+        self.events.add("stop", step=step, done=is_done, signal=self._stop_signal)
+        return Outcome(state, step, is_done, self.eval_loss)
+
+    def _first_state(self) -> TrainState:
+        if self.resume_step is None:
+            return init_state(
+                self.cfg.model,
+                self.cfg.seed,
+                self.setup.optimizer,
+                self.setup.layout,
+            )
+        start = time.monotonic()
+        state = self.checkpoints.restore(self.resume_step, self.setup.layout)
+        secs = round(time.monotonic() - start, 3)
+        self.events.add("restore", step=self.resume_step, secs=secs)
+        self.progress.say(f"restored checkpoint {self.resume_step} in {secs:.1f} s")
+        return state
+
+    def _due(self, step: int) -> set[str]:
+        is_last = step == self.cfg.num_steps
+        due = set()
+        if self.cfg.eval and (is_last or step % self.cfg.eval.every_steps == 0):
+            due.add("eval")
+        is_stopping = self._stop_signal is not None
+        if is_last or is_stopping or step % self.cfg.checkpoint.every_steps == 0:
+            due.add("save")
+        return due
+
+    def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+        start = time.monotonic()
+        setup = self.setup
+        if self.eval_step is None:
+            self.eval_step = make_eval_step(
+                self.cfg, setup.model, setup.rules, setup.layout.shardings.params
+            )
+        assert self.cfg.eval
+        stream = self.server.open(
+            StreamSpec(
+                data=self.cfg.data,
+                split="eval",
+                seed=self.cfg.seed,
+                global_batch_seqs=self.cfg.global_batch_seqs,
+                rows=self.rows,
+                first_step=0,
+                num_steps=self.cfg.eval.num_batches,
+            )
+        )
+        params = state.params if state.ema is None else state.ema
+        batches = prefetch(stream, self.sharding)
+        try:
+            result = evaluate(self.eval_step, params, (b for _, b, _ in batches))
+        finally:
+            batches.close()
+        self.eval_loss = result["eval_loss"]
+        secs = round(time.monotonic() - start, 3)
+        self.events.add("eval", step=step, secs=secs, loss=self.eval_loss)
+        self.progress.say(
+            f"step {step}: held-out loss {self.eval_loss:.4f} "
+            f"(perplexity {result['eval_perplexity']:.1f}, {secs:.1f} s)"
+        )
+        return result
+
+    def _save(self, state: TrainState, step: int) -> None:
+        start = time.monotonic()
+        self.checkpoints.save(
+            state,
+            step=step,
+            cfg=self.cfg,
+            fingerprints=self.fingerprints,
+            eval_loss=self.eval_loss,
+        )
+        secs = round(time.monotonic() - start, 3)
+        self.events.add("save", step=step, secs=secs)
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        if self._stop_signal is not None:  # the second one leaves at once
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._stop_signal = number
+        self.progress.say(
+            f"{signal.Signals(number).name}: saving after this step, then leaving; "
+            "once more leaves now"
+        )
+
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Reporter:
+    """Reads the metrics of a step once the next one is under way."""
+
+    def __init__(self, trainer: Trainer, metrics: Metrics):
+        self._trainer, self._metrics = trainer, metrics
+        self._rates = Rates(trainer.cfg, list(trainer.setup.mesh.devices.flat))
+        self._device = trainer.setup.mesh.devices.flat[0]
+        self._pending: tuple[int, dict, float] | None = None
+        self._clock = time.monotonic()
+        self._is_first = True
+        self._mean_secs = 0.0
+
+    def add(self, step: int, values: dict[str, jax.Array], wait_secs: float) -> None:
+        """Takes over the metrics of a step just dispatched; reports the one before."""
+        previous, self._pending = self._pending, (step, values, wait_secs)
+        if previous is not None:
+            self._report(*previous)
+
+    def flush(self) -> None:
+        """Reports the last step too; the devices are idle after it."""
+        if self._pending is not None:
+            self._report(*self._pending)
+            self._pending = None
+
+    def restart_clock(self) -> None:
+        """The time since the last step went to something else."""
+        self._clock = time.monotonic()
+
+    def _report(self, step: int, values: dict[str, jax.Array], wait_secs: float):
+        host = {name: float(v) for name, v in jax.device_get(values).items()}
+        now = time.monotonic()
+        step_secs, self._clock = now - self._clock, now
+        trainer = self._trainer
+        if self._is_first:  # compilation: not a rate
+            self._is_first = False
+            trainer.events.add("compile", step=step, secs=round(step_secs, 3))
+            rates = {}
+        else:
+            rates = self._rates.of(step_secs)
+            known = self._mean_secs or step_secs
+            self._mean_secs = 0.95 * known + 0.05 * step_secs
+        self._metrics.write(
+            step,
+            {
+                **{k: v if math.isfinite(v) else None for k, v in host.items()},
+                "step_secs": step_secs,
+                "input_wait_secs": wait_secs,
+                **rates,
+                "device_memory_bytes": memory_bytes(self._device),
+            },
+        )
+        trainer.progress.step(
+            step,
+            host["loss"],
+            rates.get("tokens_per_sec") or 0.0,
+            (trainer.cfg.num_steps - step) * (self._mean_secs or step_secs),
+        )

@@ -1,0 +1,132 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a step reports: scalars from the devices, rates from the clock, three sinks.
+
+MFU counts model FLOPs, not executed ones: 6 per matmul parameter and token plus causal
+attention at half of the full square, forward and backward (PaLM, arXiv:2204.02311,
+appendix B; recomputation is not credited), over the peak of the chips' compute type.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from podium.config import TrainConfig
+from podium.models import flops
+
+
+class Metrics:
+    """Appends every step to D/metrics.jsonl and some to TensorBoard."""
+
+    def __init__(self, workdir: str | Path, *, first_step: int, tensorboard_every: int):
+        self._path = Path(workdir) / "metrics.jsonl"
+        keep_rows_up_to(self._path, first_step)
+        self._file = self._path.open("a")
+        self._workdir = Path(workdir)
+        self._first_step = first_step
+        self._every = tensorboard_every
+        self._board: Any = None
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Records one step; None means "not known here" and is left out."""
+        known = {k: v for k, v in values.items() if v is not None}
+        self._file.write(json.dumps({"step": step, **known}) + "\n")
+        if step % self._every == 0 or "eval_loss" in known:
+            self._file.flush()
+            for name, value in known.items():
+                self._tensorboard().add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes both files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _tensorboard(self) -> Any:
+        if self._board is None:
+            from tensorboardX import SummaryWriter  # not on the way to the first step
+
+            # A resumed run hides the steps that it does again.
+            self._board = SummaryWriter(
+                str(self._workdir / "tensorboard"), purge_step=self._first_step + 1
+            )
+        return self._board
+
+
+def keep_rows_up_to(path: Path, step: int) -> None:
+    """Drops rows past a step: a resumed run does those steps again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n") and json.loads(line)["step"] <= step:
+            kept.append(line)
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept))
+    part.replace(path)
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl."""
+    lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class Rates:
+    """Turns the seconds of a step into tokens/s and MFU."""
+
+    def __init__(self, cfg: TrainConfig, devices: list[Any]):
+        self._num_devices = len(devices)
+        self._tokens = cfg.global_batch_seqs * cfg.data.seq_len
+        self._flops = self._tokens * flops.train_flops_per_token(
+            cfg.model, cfg.data.seq_len
+        )
+        peak = peak_flops_per_sec(devices[0], cfg.model.dtype)
+        self._peak = None if peak is None else peak * len(devices)
+
+    def of(self, step_secs: float) -> dict[str, float | None]:
+        """Rates of a step that took this long."""
+        return {
+            "tokens_per_sec": self._tokens / step_secs,
+            "tokens_per_sec_per_device": self._tokens / step_secs / self._num_devices,
+            "model_flops_per_sec": self._flops / step_secs,
+            "mfu": self._flops / step_secs / self._peak if self._peak else None,
+        }
+
+
+# Dense bf16 FLOP/s of one JAX device, from the vendors' data sheets. A v4 or v5p
+# device is a whole chip (megacore).
+PEAK_BF16_FLOPS_PER_SEC = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "TPU7x": 2307e12 / 2,  # two devices a chip
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA B200": 2250e12,
+}
+
+
+def peak_flops_per_sec(device: Any, dtype: str) -> float | None:
+    """Peak of one device, or None where no data sheet says: a CPU, or float32."""
+    if dtype != "bfloat16":
+        return None
+    names = [n for n in PEAK_BF16_FLOPS_PER_SEC if device.device_kind.startswith(n)]
+    return PEAK_BF16_FLOPS_PER_SEC[max(names, key=len)] if names else None
+
+
+def memory_bytes(device: Any) -> int:
+    """Most memory a device has held so far; on a CPU, that of this process."""
+    stats = device.memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

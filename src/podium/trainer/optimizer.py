@@ -1,0 +1,99 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The optax chain: clip, update rule, decoupled weight decay, schedule."""
+
+from typing import Any
+
+import optax
+
+from podium.config import AdafactorConfig, AdamWConfig, LionConfig, OptimConfig
+
+NO_DECAY = ("bias", "scale")  # parameter names; vectors are not decayed
+
+
+def make_optimizer(
+    cfg: OptimConfig, schedule: optax.Schedule, axes: Any
+) -> optax.GradientTransformation:
+    """The chain for parameters whose logical axes are `axes` (a tree of tuples).
+
+    Weight decay is multiplied by the current learning rate and leaves norms and
+    biases alone. The order is clip -> rule -> decay -> -lr, as in optax.adamw.
+    """
+    decay = _decay_mask(axes)
+    clip = optax.identity() if cfg.clip_norm is None else _clip(cfg.clip_norm)
+    return optax.chain(clip, _rule(cfg, schedule, decay, axes))
+
+
+def _clip(norm: float) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(norm)
+
+
+def _rule(cfg: OptimConfig, schedule: optax.Schedule, decay: Any, axes: Any):
+    o = cfg.optimizer
+    if isinstance(o, AdamWConfig):
+        return optax.adamw(
+            schedule,
+            b1=o.b1,
+            b2=o.b2,
+            eps=o.eps,
+            weight_decay=cfg.weight_decay,
+            mask=decay,
+        )
+    if isinstance(o, LionConfig):
+        return optax.lion(
+            schedule, b1=o.b1, b2=o.b2, weight_decay=cfg.weight_decay, mask=decay
+        )
+    if isinstance(o, AdafactorConfig):
+        return optax.chain(
+            optax.scale_by_factored_rms(decay_rate=o.decay_rate),
+            optax.clip_by_block_rms(o.clipping_threshold),
+            optax.add_decayed_weights(cfg.weight_decay, mask=decay),
+            optax.scale_by_learning_rate(schedule),
+        )
+    from optax import contrib
+
+    return contrib.muon(
+        schedule,
+        beta=o.beta,
+        ns_steps=o.ns_steps,
+        weight_decay=cfg.weight_decay,
+        weight_decay_mask=decay,
+        adam_b1=o.b1,
+        adam_b2=o.b2,
+        adam_weight_decay=cfg.weight_decay,
+        muon_weight_dimension_numbers=_muon_dimensions(axes),
+        # 0.2 * sqrt(max(fan_in, fan_out)): AdamW's learning rates carry over,
+        # Moonlight arXiv:2502.16982 section 2.2.
+        consistent_rms=0.2,
+    )
+
+
+def _decay_mask(axes: Any) -> Any:
+    return _map_named(lambda name, _: name not in NO_DECAY, axes)
+
+
+def _muon_dimensions(axes: Any) -> Any:
+    """Kernels as matrices: the model width on one side, all other dims on the other.
+
+    Embeddings, norms and biases are None: they take the AdamW part.
+    """
+    from optax.contrib import MuonDimensionNumbers
+
+    def numbers(name: str, dims: tuple[str | None, ...]):
+        inner = [i for i, d in enumerate(dims) if d != "layers"]
+        if name in NO_DECAY or "vocab" in dims or len(inner) < 2:
+            return None
+        embed = [i for i in inner if dims[i] == "embed"]
+        other = [i for i in inner if dims[i] != "embed"]
+        if not embed or not other:
+            return None
+        first, second = (embed, other) if embed[0] < other[0] else (other, embed)
+        return MuonDimensionNumbers(tuple(first), tuple(second))
+
+    return _map_named(numbers, axes)
+
+
+def _map_named(fn, axes: Any, name: str = "") -> Any:
+    if isinstance(axes, dict):
+        return {k: _map_named(fn, v, k) for k, v in axes.items()}
+    return fn(name, axes)

@@ -1,0 +1,70 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a person sees while a run goes: a live line on a terminal, log lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+
+class Progress:
+    """Step, loss, tokens/s and time left, on standard error."""
+
+    def __init__(self, num_steps: int, *, log_every_steps: int):
+        self._num_steps = num_steps
+        self._every = log_every_steps
+        self._bar: Any = _live_bar(num_steps) if sys.stderr.isatty() else None
+
+    def step(self, step: int, loss: float, tokens_per_sec: float, eta_secs: float):
+        """Shows a finished step."""
+        if self._bar is not None:
+            self._bar.update(
+                0,
+                completed=step,
+                loss=f"loss {loss:.4f}",
+                rate=f"{tokens_per_sec:,.0f} tok/s",
+                left=f"ETA {duration(eta_secs)}",
+            )
+        elif step % self._every == 0 or step == self._num_steps:
+            self.say(
+                f"step {step}/{self._num_steps}  loss {loss:.4f}  "
+                f"{tokens_per_sec:,.0f} tokens/s  ETA {duration(eta_secs)}"
+            )
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        else:
+            print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leaves the last state of the bar on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def duration(secs: float) -> str:
+    """1:02:03, or 2:03 under an hour."""
+    minutes, seconds = divmod(round(secs), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _live_bar(num_steps: int) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    bar = RichProgress(
+        TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[left]}"),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+    bar.add_task("", total=num_steps, loss="compiling", rate="", left="")
+    bar.start()
+    return bar

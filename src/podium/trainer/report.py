@@ -1,0 +1,84 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a finished run leaves for a person: the curve, the baselines, a sample."""
+
+import shutil
+from pathlib import Path
+
+from podium.config import TrainConfig
+from podium.trainer.loop import Outcome
+from podium.trainer.metrics import read_metrics
+
+
+def final_report(cfg: TrainConfig, workdir: Path, outcome: Outcome) -> None:
+    """Writes D/plots/loss.png and prints the losses, a sample, and where all lies."""
+    baselines: dict[str, float] = {}
+    if cfg.eval and cfg.eval.ngram_baselines:
+        from podium.input.ngram import ngram_losses
+
+        baselines = ngram_losses(cfg.data.paths[0])
+    plot = plot_loss(workdir, baselines)
+    print()
+    if outcome.eval_loss is not None:
+        shown = "".join(f", {name} {loss:.3f}" for name, loss in baselines.items())
+        print(f"held-out loss, nats per token: model {outcome.eval_loss:.3f}{shown}")
+    if cfg.sample:
+        print_sample(cfg, outcome)
+    print(f"\nEverything lies in {workdir}/")
+    for name, what in (
+        ("checkpoints/", "weights and optimizer state"),
+        ("metrics.jsonl", "every step"),
+        ("events.jsonl", "starts, saves, restores, stops"),
+        ("tensorboard/", f"tensorboard --logdir={workdir}"),
+        (str(plot.relative_to(workdir)), "the loss curve"),
+    ):
+        print(f"  {name:<18} {what}")
+    print(f'more text: python -m podium.sample --workdir={workdir} --prompt="…"')
+
+
+def print_sample(cfg: TrainConfig, outcome: Outcome) -> None:
+    """Generates `cfg.sample` from the final weights."""
+    from podium.generate import Sampling, generate_text
+    from podium.tokenizer import load_tokenizer
+
+    assert cfg.sample
+    state = outcome.state
+    text = generate_text(
+        cfg.model,
+        state.params if state.ema is None else state.ema,
+        load_tokenizer(cfg.data.paths[0]),
+        [cfg.sample.prompt],
+        num_tokens=cfg.sample.num_tokens,
+        sampling=Sampling(temperature=cfg.sample.temperature, top_p=cfg.sample.top_p),
+        seed=cfg.seed,
+    )[0]
+    width = min(shutil.get_terminal_size().columns, 88)
+    print(f"\nsample {'─' * (width - 7)}")
+    print(cfg.sample.prompt + text)
+    print("─" * width)
+
+
+def plot_loss(workdir: Path, baselines: dict[str, float]) -> Path:
+    """D/plots/loss.png: train and held-out loss over steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = read_metrics(workdir)
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    train = [(r["step"], r["loss"]) for r in rows if "loss" in r]
+    held_out = [(r["step"], r["eval_loss"]) for r in rows if "eval_loss" in r]
+    axes.plot(*zip(*train, strict=True), linewidth=0.8, alpha=0.6, label="train")
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), marker="o", label="held out")
+    for (name, loss), style in zip(baselines.items(), ("--", ":"), strict=False):
+        axes.axhline(loss, linestyle=style, color="gray", label=f"{name} model")
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=workdir.name)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    path = workdir / "plots" / "loss.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path

@@ -1,0 +1,97 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Config + devices -> everything a run needs, before any memory is taken or compiled.
+
+Training, evaluation, the sharding report and the planner all start here, so what they
+say about a run is what the run does.
+"""
+
+import dataclasses
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from podium.config import TrainConfig
+from podium.errors import ConfigError, ShardingError
+from podium.models import bind
+from podium.sharding.mesh import make_mesh
+from podium.sharding.rules import ShardingRules
+from podium.trainer.optimizer import make_optimizer
+from podium.trainer.schedule import learning_rate
+from podium.trainer.state import StateLayout, layout
+from podium.trainer.step import StepFn, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The parts of a run on one mesh."""
+
+    cfg: TrainConfig
+    rules: ShardingRules
+    model: bind.Abstract
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    layout: StateLayout
+    train_step: StepFn
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh that the rules speak of."""
+        return self.rules.mesh
+
+
+def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
+    """Builds the parts; raises ConfigError or ShardingError where they do not fit."""
+    rules = ShardingRules(cfg.sharding, make_mesh(cfg.mesh, devices))
+    check_rules_are_used(rules, bind.abstract(cfg.model).axes)
+    check_batch(cfg, rules)
+    model = bind.abstract(cfg.model)
+    schedule = learning_rate(cfg.optim, cfg.num_steps)
+    optimizer = make_optimizer(cfg.optim, schedule, model.axes)
+    state_layout = layout(
+        model, optimizer, rules, use_ema=cfg.optim.ema_decay is not None
+    )
+    step = make_train_step(cfg, model, optimizer, schedule, rules, state_layout)
+    return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)
+
+
+def check_batch(cfg: TrainConfig, rules: ShardingRules) -> None:
+    """Every device gets the same number of rows of every micro-batch."""
+    axes = rules.mesh_axes("batch")
+    parts = 1
+    for axis in axes:
+        parts *= rules.mesh.shape[axis]
+    rows = cfg.global_batch_seqs // cfg.grad_accum_steps
+    if rows % parts:
+        larger = -(-rows // parts) * parts * cfg.grad_accum_steps
+        raise ConfigError(
+            f"global_batch_seqs ({cfg.global_batch_seqs}) / grad_accum_steps "
+            f"({cfg.grad_accum_steps}) = {rows} rows do not divide over the {parts} "
+            f"devices of mesh axes {'*'.join(axes)}. "
+            f"Use global_batch_seqs={larger}, or a smaller mesh.data or mesh.fsdp."
+        )
+
+
+def check_rules_are_used(rules: ShardingRules, axes: dict) -> None:
+    """A mesh axis that splits nothing, or a rule that touches nothing, is an error."""
+    leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple))
+    carried = {name for leaf in leaves for name in leaf}
+    carried |= {"batch", "length", "act_embed"}
+    used = set()
+    for field in dataclasses.fields(rules.config):
+        mesh_axes = rules.mesh_axes(field.name)
+        if mesh_axes and field.name not in carried:
+            raise ShardingError(
+                f"sharding.{field.name}={mesh_axes} matches no tensor of this model; "
+                f"set sharding.{field.name}=()"
+            )
+        if field.name not in ("embed", "layers"):  # these split weights, not work
+            used |= set(mesh_axes)
+    for axis, size in rules.mesh.shape.items():
+        if size > 1 and axis not in used:
+            raise ShardingError(
+                f"mesh axis {axis!r} ({size}) splits no work, so {size - 1} of every "
+                f"{size} devices would only repeat it; set mesh.{axis}=1, or name it in "
+                f"a rule such as sharding.batch=('data', '{axis}')"
+            )

@@ -1,0 +1,129 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""TrainState, and how it comes into being already sharded."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from podium.models import bind
+from podium.sharding.rules import ShardingRules
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a step changes, one pytree of global arrays."""
+
+    step: Any  # [] int32, steps done; names the next batch
+    params: Any  # nested dict of float32
+    opt_state: Any  # optax's
+    ema: Any  # averaged params, or None
+
+
+@dataclasses.dataclass(frozen=True)
+class StateLayout:
+    """Shape and sharding of every leaf of a TrainState, before any memory is used."""
+
+    shapes: TrainState  # of jax.ShapeDtypeStruct
+    shardings: TrainState  # of NamedSharding
+
+    def abstract(self) -> TrainState:
+        """Shapes that carry their shardings: what a restore reads into."""
+        return jax.tree.map(
+            lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh),
+            self.shapes,
+            self.shardings,
+        )
+
+
+def new_state(
+    params: Any, optimizer: optax.GradientTransformation, use_ema: bool
+) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, params) if use_ema else None,
+    )
+
+
+def layout(
+    model: bind.Abstract,
+    optimizer: optax.GradientTransformation,
+    rules: ShardingRules,
+    *,
+    use_ema: bool,
+) -> StateLayout:
+    """Where every leaf lives. Optimizer moments lie as their parameter does."""
+    param_shardings = param_layout(model, rules)
+    shapes = jax.eval_shape(lambda p: new_state(p, optimizer, use_ema), model.shapes)
+    replicated = NamedSharding(rules.mesh, P())
+
+    of_param = {
+        _dict_path(path): (shape.shape, sharding)
+        for (path, shape), sharding in zip(
+            jax.tree_util.tree_leaves_with_path(model.shapes),
+            jax.tree.leaves(param_shardings),
+            strict=True,
+        )
+    }
+
+    def moment(path: tuple, leaf: Any) -> NamedSharding:
+        # Adafactor keeps row and column means, of other shapes: small, replicated.
+        names = _dict_path(path)  # optax may put names of its own in front
+        for i in range(len(names)):
+            shape, sharding = of_param.get(names[i:], (None, replicated))
+            if leaf.shape == shape:
+                return sharding
+        return replicated
+
+    opt_shardings = jax.tree.map_with_path(moment, shapes.opt_state)
+    shardings = TrainState(
+        step=replicated,
+        params=param_shardings,
+        opt_state=opt_shardings,
+        ema=param_shardings if use_ema else None,
+    )
+    return StateLayout(shapes, shardings)
+
+
+def _dict_path(path: tuple) -> tuple[str, ...]:
+    """The parameter's own path within the path of an optimizer leaf."""
+    return tuple(k.key for k in path if isinstance(k, jax.tree_util.DictKey))
+
+
+def param_layout(model: bind.Abstract, rules: ShardingRules) -> Any:
+    """NamedSharding of every parameter. Raises ShardingError where one does not fit."""
+    return jax.tree.map_with_path(
+        lambda path, shape, axes: rules.sharding(
+            axes,
+            shape.shape,
+            "params/" + jax.tree_util.keystr(path, simple=True, separator="/"),
+        ),
+        model.shapes,
+        model.axes,
+        is_leaf=lambda x: isinstance(x, jax.ShapeDtypeStruct),
+    )
+
+
+def init_state(
+    cfg: Any,
+    seed: int,
+    optimizer: optax.GradientTransformation,
+    state_layout: StateLayout,
+) -> TrainState:
+    """Random parameters, each device making its own shard of them."""
+    use_ema = state_layout.shapes.ema is not None
+
+    def init(key: Array) -> TrainState:
+        return new_state(bind.init_params(cfg, key), optimizer, use_ema)
+
+    return jax.jit(init, out_shardings=state_layout.shardings)(jax.random.key(seed))

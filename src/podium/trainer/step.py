@@ -1,0 +1,131 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""One training step: loss -> gradients -> update, a pure function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import NamedSharding
+
+from podium.config import TrainConfig
+from podium.input.batch import Batch
+from podium.models import bind
+from podium.sharding.constrain import shard, use_rules
+from podium.sharding.rules import ShardingRules
+from podium.trainer.loss import LossSums, loss_sums, scored_tokens
+from podium.trainer.state import StateLayout, TrainState
+
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def make_train_step(
+    cfg: TrainConfig,
+    model: bind.Abstract,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    rules: ShardingRules,
+    state_layout: StateLayout,
+) -> StepFn:
+    """The jitted step: (state, batch) -> (state, metrics). The old state is donated.
+
+    Metrics are float32 scalars: loss (nats per token), z_loss, grad_norm,
+    param_norm, learning_rate, tokens (scored).
+    """
+
+    def train_step(state: TrainState, batch: Batch):
+        with use_rules(rules):
+            sums, grads = _gradients(cfg, model, state.params, batch)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            metrics = {
+                "loss": sums.cross_entropy / jnp.maximum(sums.tokens, 1.0),
+                "z_loss": cfg.loss.z_loss * sums.z / jnp.maximum(sums.tokens, 1.0),
+                "grad_norm": optax.tree.norm(grads),
+                "param_norm": optax.tree.norm(params),
+                "learning_rate": schedule(state.step),
+                "tokens": sums.tokens,
+            }
+            return TrainState(
+                step=state.step + 1,
+                params=params,
+                opt_state=opt_state,
+                ema=_average(cfg.optim.ema_decay, state.ema, params),
+            ), metrics
+
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(state_layout.shardings, batch_sharding(rules)),
+        out_shardings=(state_layout.shardings, None),
+    )
+
+
+def make_eval_step(
+    cfg: TrainConfig, model: bind.Abstract, rules: ShardingRules, params_sharding: Any
+) -> Callable[[Any, Batch], LossSums]:
+    """The jitted (params, batch) -> sums of the held-out loss."""
+
+    def eval_step(params: Any, batch: Batch) -> LossSums:
+        with use_rules(rules):
+            return _forward(cfg, model, params, batch)
+
+    return jax.jit(eval_step, in_shardings=(params_sharding, batch_sharding(rules)))
+
+
+def batch_sharding(rules: ShardingRules) -> NamedSharding:
+    """Sharding of every field of a Batch: rows over the batch axes."""
+    return NamedSharding(rules.mesh, rules.spec("batch", "length"))
+
+
+def _forward(cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch):
+    net = bind.bind(model.graphdef, params)
+    hidden_BTD = net(batch.tokens, batch.positions, batch.segment_ids)
+    return loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
+
+
+def _gradients(
+    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
+) -> tuple[LossSums, Any]:
+    num_tokens = scored_tokens(batch.targets)
+
+    def objective(params: Any, part: Batch) -> tuple[Array, LossSums]:
+        sums = _forward(cfg, model, params, part)
+        # The mean is over the tokens of the whole batch, not of the part, so that
+        # accumulated gradients equal the big batch's also when padding is uneven.
+        return sums.objective(cfg.loss.z_loss, num_tokens), sums
+
+    grad_fn = jax.grad(objective, has_aux=True)
+    if cfg.grad_accum_steps == 1:
+        grads, sums = grad_fn(params, batch)
+        return sums, grads
+
+    def body(total: Any, part: Batch) -> tuple[Any, None]:
+        part = Batch(*(shard(x, "batch", "length") for x in part))
+        return jax.tree.map(jnp.add, total, grad_fn(params, part)), None
+
+    zeros = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype),
+        jax.eval_shape(
+            grad_fn, params, jax.tree.map(lambda x: x[0], _split(cfg, batch))
+        ),
+    )
+    (grads, sums), _ = jax.lax.scan(body, zeros, _split(cfg, batch))
+    return sums, grads
+
+
+def _split(cfg: TrainConfig, batch: Batch) -> Batch:
+    """[B, T] -> [A, B / A, T]; row r goes to part r % A, so no row changes device."""
+    A = cfg.grad_accum_steps
+    return Batch(
+        *(x.reshape(x.shape[0] // A, A, x.shape[1]).swapaxes(0, 1) for x in batch)
+    )
+
+
+def _average(decay: float | None, ema: Any, params: Any) -> Any:
+    if decay is None:
+        return None
+    return jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, ema, params)

@@ -1,0 +1,28 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every test runs on 8 virtual CPU devices, with strict dtype and rank promotion."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+# The tests are compilations above all: this makes them three times faster.
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _eight_devices():
+    assert jax.device_count() == 8, "the tests need 8 virtual CPU devices"
+
+
+@pytest.fixture(scope="module")
+def standard_promotion():
+    """For tests that run optax's transformations, which mix dtypes on purpose."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

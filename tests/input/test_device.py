@@ -1,0 +1,115 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+import itertools
+import threading
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from podium.errors import DataError
+from podium.input.batch import Batch
+from podium.input.device import prefetch, process_rows, put
+
+
+def sharding_of(num_devices, *spec):
+    mesh = Mesh(np.array(jax.devices()[:num_devices]), ("data",))
+    return NamedSharding(mesh, P(*spec))
+
+
+def batch_of(step, rows=8, seq_len=16):
+    # 64-byte aligned: the memory that jax would take over as it is.
+    raw = np.zeros(4 * rows * seq_len * 4 + 64, np.uint8)
+    at = -raw.ctypes.data % 64
+    fields = raw[at : at + 4 * rows * seq_len * 4].view(np.int32)
+    fields = fields.reshape(4, rows, seq_len)
+    fields[:] = step
+    return Batch(*fields)
+
+
+class Numbers:
+    """A stream of batches that counts, and remembers that it was closed."""
+
+    def __init__(self, stop=None, error=None):
+        self.taken, self.stop, self.error, self.is_closed = 0, stop, error, False
+
+    def __iter__(self):
+        while self.stop is None or self.taken < self.stop:
+            self.taken += 1
+            yield self.taken - 1, batch_of(self.taken - 1)
+        if self.error:
+            raise self.error
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+@pytest.mark.parametrize("spec", [(), ("data",)])
+def test_arrays_on_the_devices_do_not_share_the_hosts_memory(num_devices, spec):
+    batch = batch_of(7)
+    arrays = put(batch, sharding_of(num_devices, *spec))
+    for field in batch:
+        field[:] = -5
+    for array in arrays:
+        assert array.shape == (8, 16)
+        assert array.dtype == np.int32
+        assert (np.asarray(array) == 7).all()
+
+
+def test_rows_are_split_over_the_devices():
+    array = put(batch_of(1), sharding_of(4, "data")).tokens
+    assert [s.data.shape for s in array.addressable_shards] == [(2, 16)] * 4
+
+
+def test_one_process_feeds_all_rows():
+    assert process_rows(sharding_of(8, "data"), 16, 4) == (0, 16)
+    assert process_rows(sharding_of(8), 16, 4) == (0, 16)
+
+
+def test_batches_come_in_order_and_end():
+    got = [(step, int(b.tokens[0, 0])) for step, b, _ in prefetch(Numbers(5), SHARDING)]
+    assert got == [(i, i) for i in range(5)]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_no_more_than_depth_batches_are_read_ahead(depth):
+    stream = Numbers()
+    batches = prefetch(stream, SHARDING, depth=depth)
+    for taken in (1, 2, 3):
+        next(batches)
+        wait_until(lambda want=taken + depth: stream.taken >= want)
+        assert stream.taken == taken + depth
+    batches.close()
+
+
+def test_an_error_of_the_stream_comes_after_the_batches_before_it():
+    batches = prefetch(Numbers(3, error=DataError("shard x is damaged")), SHARDING)
+    assert [step for step, _, _ in itertools.islice(batches, 3)] == [0, 1, 2]
+    with pytest.raises(DataError, match="shard x is damaged"):
+        next(batches)
+
+
+def test_closing_early_ends_the_thread_and_the_stream():
+    stream = Numbers()
+    with prefetch(stream, SHARDING) as batches:
+        next(batches)
+    assert stream.is_closed
+    assert not [t for t in threading.enumerate() if t.name == "podium-prefetch"]
+    with pytest.raises(StopIteration):
+        next(batches)
+    batches.close()
+
+
+def wait_until(condition):
+    wait = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        wait.wait(0.01)
+    raise AssertionError("did not happen within 10 s")
+
+
+SHARDING = sharding_of(2, "data")

@@ -1,0 +1,93 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Declarations decide; falling back is loud; what cannot be done is an error."""
+
+import dataclasses
+import logging
+
+import pytest
+
+from podium.errors import ConfigError
+from podium.models.attention_dispatch import IMPLEMENTATIONS, Call, choose
+
+TPU = Call(platform="tpu", dtype="bfloat16", head_dim=128, num_tokens=2048)
+GPU = dataclasses.replace(TPU, platform="gpu")
+CPU = dataclasses.replace(TPU, platform="cpu")
+EVERYTHING = {"has_segments": True, "has_window": True, "has_soft_cap": True}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_choices():
+    choose.cache_clear()
+
+
+def test_auto_takes_the_fastest_of_each_platform():
+    for call, name in ((TPU, "splash"), (GPU, "cudnn"), (CPU, "xla")):
+        packed = dataclasses.replace(call, has_segments=True, has_window=True)
+        assert choose(packed, "auto").name == name
+
+
+@pytest.mark.parametrize(
+    ("call", "feature"),
+    [
+        (dataclasses.replace(GPU, has_soft_cap=True), "a score soft-cap"),
+        (dataclasses.replace(GPU, dtype="float32"), "dtype float32"),
+        (dataclasses.replace(GPU, head_dim=256), "head_dim 256 (at most 128)"),
+        (dataclasses.replace(GPU, head_dim=100), "head_dim 100 (not a multiple of 8)"),
+        (
+            dataclasses.replace(GPU, has_segments=True, num_tokens=17),
+            "rows of 17 tokens (not a multiple of 2)",
+        ),
+        (dataclasses.replace(TPU, splits_length=True), "a mesh that splits the length"),
+    ],
+)
+def test_falling_back_warns_once_and_names_the_feature(call, feature, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert choose(call, "auto").name == "xla"
+        assert choose(call, "auto").name == "xla"
+    assert len(caplog.records) == 1
+    assert f"does not support {feature}" in caplog.text
+
+
+def test_choosing_the_fastest_is_quiet(caplog):
+    with caplog.at_level(logging.WARNING):
+        choose(CPU, "auto")
+        choose(TPU, "auto")
+        choose(dataclasses.replace(TPU, is_decode=True), "auto")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "feature"),
+    [
+        (CPU, "splash", "platform 'cpu'"),
+        (CPU, "cudnn", "platform 'cpu'"),
+        (dataclasses.replace(GPU, has_soft_cap=True), "cudnn", "a score soft-cap"),
+        (dataclasses.replace(TPU, is_decode=True), "splash", "decoding from a cache"),
+    ],
+)
+def test_an_implementation_asked_for_by_name_is_never_replaced(call, name, feature):
+    with pytest.raises(ConfigError) as error:
+        choose(call, name)
+    assert f"implementation={name!r} does not support {feature}" in str(error.value)
+    assert "Use 'auto' or 'xla'" in str(error.value)
+
+
+def test_xla_does_everything_everywhere():
+    for platform in ("cpu", "gpu", "tpu"):
+        for dtype in ("float32", "bfloat16"):
+            call = Call(
+                platform=platform,
+                dtype=dtype,
+                head_dim=17,
+                num_tokens=33,
+                splits_length=True,
+                is_decode=True,
+                **EVERYTHING,
+            )
+            assert choose(call, "xla").name == "xla"
+
+
+def test_every_declared_module_has_its_function():
+    for implementation in IMPLEMENTATIONS:
+        assert callable(implementation.load())

@@ -1,0 +1,103 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path("src/podium")
+# Who may import whom: folder or file -> what it may name. Read it top to bottom.
+BASE = {"config", "config_dict", "config_override", "errors", "cli"}
+ALLOWED = {
+    "sharding": BASE | {"sharding"},
+    "models": BASE | {"sharding", "models"},
+    "input": BASE | {"input"},
+    "preparation": BASE | {"input", "tokenizer", "tokenizer_words", "preparation"},
+}
+WITHOUT_JAX = ["config", "config_dict", "config_override", "errors", "cli", "resume"]
+
+
+def podium_imports(path: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "podium"
+        ):
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {a.name for a in node.names}
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith("podium.")]
+            found |= {name.split(".")[1] for name in names}
+    return found
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_run_one_way(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        assert podium_imports(path) <= ALLOWED[folder], path
+
+
+def test_the_library_never_imports_its_tools():
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [getattr(node, "module", None) or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            names += (
+                [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            )
+            tops = {n.split(".")[0] for n in names}
+            assert not tops & {
+                "configs",
+                "launch",
+                "profiling",
+                "tests",
+                "benchmarks",
+            }, path
+
+
+def modules_after(code: str) -> set[str]:
+    code += "\nimport sys; print(*sys.modules)"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return set(out.stdout.split())
+
+
+def test_import_podium_is_light_and_config_needs_no_jax():
+    assert not modules_after("import podium") & {"jax", "numpy", "tensorflow", "absl"}
+    loaded = modules_after("import podium; podium.TrainConfig")
+    assert not loaded & {"jax", "numpy", "tensorflow"}
+
+
+def test_the_command_line_parses_without_jax():
+    code = "from podium import " + ", ".join(WITHOUT_JAX)
+    code += "; cli.load_config('configs/quickstart.py')"
+    assert not modules_after(code) & {"jax", "flax", "optax", "tensorflow", "orbax"}
+
+
+def test_every_public_name_is_there():
+    import podium
+
+    for name in podium.__all__:
+        assert getattr(podium, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = podium.nothing
+
+
+COMMANDS = ["train", "prepare", "sample", "evaluate", "sharding_report", "data_ledger"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command):
+    out = subprocess.run(
+        [sys.executable, "-m", f"podium.{command}", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"python -m podium.{command} --" in out.stdout.split("example")[1]

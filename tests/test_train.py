@@ -1,0 +1,203 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command itself, in processes of its own, killed for real."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+CONFIG = """
+from podium.config import EvalConfig, TrainConfig
+from podium.config_dict import to_config_dict
+
+def get_config():
+    cfg = to_config_dict(TrainConfig())
+    cfg.num_steps = 300
+    cfg.global_batch_seqs = 8
+    cfg.log_every_steps = 50
+    cfg.model.vocab_size = 272
+    cfg.model.num_layers = 2
+    cfg.model.embed_dim = 32
+    cfg.model.attention.num_heads = 4
+    cfg.model.attention.num_kv_heads = 2
+    cfg.model.attention.head_dim = 8
+    cfg.model.mlp.dim = 64
+    cfg.model.dtype = "float32"
+    cfg.data.tokenizer = "bytes"
+    cfg.data.eval_fraction = 0.25
+    cfg.data.seq_len = 32
+    cfg.optim.peak_lr = 1e-2
+    cfg.optim.schedule.warmup_steps = 2
+    cfg.checkpoint.every_steps = 50
+    cfg.eval.every_steps = 100
+    cfg.mesh.data = 2
+    cfg.mesh.fsdp = 2
+    return cfg
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("train")
+    text = folder / "text"
+    text.mkdir()
+    for i in range(24):
+        (text / f"{i}.txt").write_text(
+            f"document {i}: " + "to be or not to be, " * (i + 3)
+        )
+    (folder / "config.py").write_text(CONFIG)
+    return folder
+
+
+def command(home: pathlib.Path, run: str, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "podium.train"),
+        f"--config={home / 'config.py'}",
+        f"--workdir={home / run}",
+        f"--config.data.text={home / 'text'}",
+        *more,
+    ]
+
+
+def env(home: pathlib.Path) -> dict[str, str]:
+    # One compile cache for all runs here: they differ in nothing that is compiled.
+    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(home / "cache")}
+
+
+def train(home: pathlib.Path, run: str, *more: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(home, run, *more), env=env(home), capture_output=True, text=True
+    )
+
+
+def rows(home: pathlib.Path, run: str) -> list[dict]:
+    lines = (home / run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def curve(home: pathlib.Path, run: str) -> list[tuple[float, ...]]:
+    keys = ("loss", "grad_norm", "param_norm", "eval_loss")
+    return [(r["step"], *(r.get(k, 0.0) for k in keys)) for r in rows(home, run)]
+
+
+def stop_after(home: pathlib.Path, run: str, name: str, number: int) -> int:
+    """Starts a run, sends it a signal once a file is there, returns its code."""
+    process = subprocess.Popen(
+        command(home, run), env=env(home), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if (home / run / name).exists():
+            break
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert "Traceback" not in errors
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def unbroken(home):
+    result = train(home, "unbroken")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_a_run_leaves_everything_it_promises(home, unbroken):
+    folder = home / "unbroken"
+    for name in (
+        *("config.json", "data.json", "metrics.jsonl", "events.jsonl"),
+        *("checkpoints/200", "checkpoints/300", "plots/loss.png", "data/manifest.json"),
+    ):
+        assert (folder / name).exists(), name
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    assert "held-out loss" in unbroken.stdout
+    assert str(folder) in unbroken.stdout
+    steps = [r for r in rows(home, "unbroken") if "loss" in r]
+    assert [r["step"] for r in steps] == list(range(1, 301))
+    assert steps[-1].keys() >= {
+        *("loss", "grad_norm", "param_norm", "learning_rate", "tokens"),
+        *("tokens_per_sec", "tokens_per_sec_per_device", "model_flops_per_sec"),
+        *("step_secs", "input_wait_secs", "device_memory_bytes"),
+    }
+    assert steps[-1]["loss"] < steps[0]["loss"]
+
+
+def test_tensorboard_reads_the_events(home, unbroken):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(home / "unbroken" / "tensorboard"))
+    board.Reload()
+    assert [e.step for e in board.Scalars("loss")] == [50, 100, 150, 200, 250, 300]
+    assert [e.step for e in board.Scalars("eval_loss")] == [100, 200, 300]
+
+
+def test_a_killed_run_continues_to_the_same_curve_bit_for_bit(home, unbroken):
+    code = stop_after(home, "killed", "checkpoints/50", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    result = train(home, "killed")
+    assert result.returncode == 0, result.stderr
+    assert curve(home, "killed") == curve(home, "unbroken")  # to the last bit
+    events = (home / "killed" / "events.jsonl").read_text()
+    assert events.count('"event": "start"') == 2
+    assert events.count('"event": "restore"') == 1
+
+
+def test_sigterm_saves_and_asks_to_be_run_again(home, unbroken):
+    assert stop_after(home, "stopped", "metrics.jsonl", signal.SIGTERM) == 75
+    saved = [int(p.name) for p in (home / "stopped" / "checkpoints").iterdir()]
+    assert saved
+    assert max(saved) < 300
+    assert train(home, "stopped").returncode == 0
+    assert curve(home, "stopped") == curve(home, "unbroken")
+
+
+def test_another_mesh_gives_the_same_curve_to_rounding(home, unbroken):
+    result = train(
+        home, "tensor", "--config.mesh.data=1", "--config.mesh.fsdp=1",
+        "--config.mesh.tensor=2",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for want, got in zip(curve(home, "unbroken"), curve(home, "tensor"), strict=True):
+        assert got == pytest.approx(want, rel=1e-4)
+
+
+def test_running_a_finished_run_again_changes_nothing_and_succeeds(home, unbroken):
+    before = curve(home, "unbroken")
+    result = train(home, "unbroken")
+    assert result.returncode == 0
+    assert "all 300 steps are done" in result.stderr
+    assert curve(home, "unbroken") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.optim.peek_lr=1"], "Did you mean 'optim.peak_lr'?"),
+        (
+            ["--config.model.vocab_size=100"],
+            "set --config.model.vocab_size=257 or more",
+        ),
+        (["--config.mesh.data=3"], "do not divide over the 6 devices"),
+        (["--config.data.paths=/nowhere"], "/nowhere"),
+        (["--config.data.text=/nowhere"], "/nowhere"),
+        (["--config.seed=5"], "seed: saved 0, now 5"),
+        (["--wrkdir=x"], "unknown argument '--wrkdir=x'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    home, unbroken, arguments, message
+):
+    run = "unbroken" if "seed" in arguments[0] else "mistakes"
+    result = train(home, run, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    lines = [x for x in result.stderr.splitlines() if not x.startswith("prepare: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.stderr
