@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast text becomes gold data: python benchmarks/prepare.py
 
-Prepares the Python standard library with bpe:8192, from the start of the command to the
-finished folder, and beside it tokenizes the same texts with the `tokenizers` library's
-own encode_batch, as it comes. Prints one Markdown table; each figure is the median of
-several runs taken in turn. MB are 10**6 bytes of UTF-8 text; the learning of the
-tokenizer is included in the first row and named in the second.
+Prepares the Python standard library from the start of the command to the finished
+folder: once with bpe:8192 to be learned, once with that tokenizer given. Beside them,
+the same texts through the `tokenizers` library, encode_batch_fast, texts in
+memory, nothing written. Prints one Markdown table; each figure is the median of several
+runs, taken in turn. MB are 10**6 bytes of UTF-8 text; CPU seconds are those of all
+processes and threads, so MB per CPU second says what a core does even on a busy machine.
 """
 
 import argparse
@@ -15,49 +16,73 @@ import json
 import os
 import pathlib
 import platform
-import re
+import resource
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+from typing import NamedTuple
 
 _PEER = """
-import pathlib, sys, time
+import json, pathlib, sys
 import tokenizers
 tok = tokenizers.Tokenizer.from_file(sys.argv[1])
 texts = []
 for line in sys.stdin.read().splitlines():
     try:
-        texts.append(pathlib.Path(line).read_text())
+        texts.append(pathlib.Path(line).read_bytes().decode())
     except UnicodeDecodeError:
         pass
-start = time.perf_counter()
+start = time.perf_counter(), time.process_time()
 for i in range(0, len(texts), 256):
-    tok.encode_batch(texts[i : i + 256])
-secs = time.perf_counter() - start
-print(sum(len(t.encode()) for t in texts) / 1e6 / secs)
+    tok.encode_batch_fast(texts[i : i + 256], add_special_tokens=False)
+secs = time.perf_counter() - start[0], time.process_time() - start[1]
+print(json.dumps([sum(len(t.encode()) for t in texts), *secs]))
 """
 
 
-def prepare(folder: str, output: pathlib.Path, workers: int, text: str) -> dict:
-    """Runs the command; its result, with the seconds of each stage."""
-    start = time.perf_counter()
+class Timing(NamedTuple):
+    """One run."""
+
+    text_bytes: int
+    secs: float
+    cpu_secs: float
+    tokens: int
+
+
+def prepare(output: pathlib.Path, *, tokenizer: str, text: str, workers: int) -> Timing:
+    """Runs the command."""
+    start, cpu = time.perf_counter(), _cpu_secs()
     done = subprocess.run(
         [
             *(sys.executable, "-m", "podium.prepare", f"--input={text}", "--json"),
-            *("--tokenizer=bpe:8192", f"--output={output}", f"--num_workers={workers}"),
+            *(f"--tokenizer={tokenizer}", f"--output={output}"),
+            f"--num_workers={workers}",
         ],
-        capture_output=True,
-        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         check=True,
-        cwd=folder,
     )
+    secs, cpu = time.perf_counter() - start, _cpu_secs() - cpu
     result = json.loads(done.stdout)
-    result["wall"] = time.perf_counter() - start
-    stages = re.findall(r"prepare: (\w+).*: done, .* in ([\d.]+) s", done.stderr)
-    return result | {name: float(secs) for name, secs in stages}
+    tokens = sum(split["tokens"] for split in result["splits"].values())
+    return Timing(result["text_bytes"], secs, cpu, tokens)
+
+
+def encode_batch(tokenizer: pathlib.Path, files: list[str], workers: int) -> Timing:
+    """Runs the peer."""
+    threads = {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": str(workers)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import time" + _PEER, tokenizer],
+        input="\n".join(files).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+        env=os.environ | threads,
+    )
+    text_bytes, secs, cpu_secs = json.loads(done.stdout)
+    return Timing(text_bytes, secs, cpu_secs, 0)
 
 
 def main() -> None:
@@ -72,52 +97,56 @@ def main() -> None:
         for name in names
         if name.endswith(".py") and "site-packages" not in folder
     ]
-    runs, peers = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    learned, given, peer = [], [], []
+    with tempfile.TemporaryDirectory() as name:
         for i in range(args.num_runs):
-            output = pathlib.Path(folder, str(i))
-            runs.append(prepare(folder, output, args.num_workers, args.input))
-            peer = subprocess.run(
-                [sys.executable, "-c", _PEER, output / "tokenizer.json"],
-                input="\n".join(files),
-                capture_output=True,
-                text=True,
-                check=True,
-                env=os.environ
-                | {
-                    "TOKENIZERS_PARALLELISM": "true",
-                    "RAYON_NUM_THREADS": str(args.num_workers),
-                },
+            folder, workers = pathlib.Path(name), args.num_workers
+            first = folder / f"learned-{i}"
+            known = first / "tokenizer.json"
+            learned.append(
+                prepare(first, tokenizer="bpe:8192", text=args.input, workers=workers)
             )
-            peers.append(float(peer.stdout))
-
-    def median(key: str) -> float:
-        return statistics.median(run[key] for run in runs)
-
-    megabytes = runs[0]["text_bytes"] / 1e6
-    tokens = sum(split["tokens"] for split in runs[0]["splits"].values())
-    rate = megabytes / median("tokenizing")
-    peer = statistics.median(peers)
-    rows = [
-        ("podium.prepare, all of it", median("wall"), megabytes / median("wall")),
-        ("  of that: learning bpe:8192", median("learning"), None),
-        ("  of that: read, tokenize, write", median("tokenizing"), rate),
-        ("tokenizers encode_batch, texts in memory", megabytes / peer, peer),
-    ]
+            given.append(
+                prepare(
+                    folder / f"given-{i}",
+                    tokenizer=str(known),
+                    text=args.input,
+                    workers=workers,
+                )
+            )
+            peer.append(encode_batch(known, files, workers))
     print(
-        f"{megabytes:.1f} MB of text, {tokens / 1e6:.2f} M tokens, {args.num_workers} "
-        f"workers; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}; {datetime.date.today()}, "
-        f"commit {_commit()}\n"
+        f"{learned[0].text_bytes / 1e6:.1f} MB, {learned[0].tokens / 1e6:.2f} M tokens; "
+        f"{args.num_workers} workers on {os.cpu_count()} cores, "
+        f"{platform.machine()}, Python {platform.python_version()}; median of "
+        f"{args.num_runs}; {datetime.date.today()}, commit {_commit()}\n"
     )
-    print("| stage | seconds | MB/s | M tokens/s |\n|---|---|---|---|")
-    for name, secs, speed in rows:
-        if speed is None:
-            print(f"| {name} | {secs:.1f} | | |")
-        else:
-            per_sec = speed / megabytes * tokens / 1e6
-            print(f"| {name} | {secs:.1f} | {speed:.1f} | {per_sec:.2f} |")
-    print(f"\nread, tokenize, write / encode_batch: {rate / peer:.2f}")
+    print("| what | seconds | MB/s | M tokens/s | CPU seconds | MB per CPU second |")
+    print("|---|---|---|---|---|---|")
+    tokens_per_byte = learned[0].tokens / learned[0].text_bytes
+    speeds = []
+    for what, runs in (
+        ("podium.prepare, bpe:8192 learned", learned),
+        ("podium.prepare, tokenizer given", given),
+        ("encode_batch_fast of tokenizers", peer),
+    ):
+        megabytes = runs[0].text_bytes / 1e6
+        secs = statistics.median(run.secs for run in runs)
+        cpu_secs = statistics.median(run.cpu_secs for run in runs)
+        speeds.append(megabytes / cpu_secs)
+        print(
+            f"| {what} | {secs:.1f} | {megabytes / secs:.1f} "
+            f"| {megabytes / secs * tokens_per_byte:.2f} "
+            f"| {cpu_secs:.1f} | {speeds[-1]:.1f} |"
+        )
+    print(
+        f"\nMB per CPU second, given / encode_batch_fast: {speeds[1] / speeds[2]:.1f}"
+    )
+
+
+def _cpu_secs() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _commit() -> str:

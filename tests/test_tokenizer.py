@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tokenizers
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from podium import tokenizer as t
 from podium.errors import ConfigError, DataError
@@ -143,6 +143,37 @@ def test_a_long_text_is_encoded_like_a_short_one(bpe, monkeypatch):
     monkeypatch.setattr("podium.tokenizer_words._MAX_WORD_CHARS", 4)
     bpe._words._words.clear()
     assert bpe.encode(text) == want
+
+
+# The pre-tokenizer of Llama 3, as in its tokenizer.json.
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_a_long_text_is_cut_for_the_library_only_where_that_changes_nothing(
+    bpe, tmp_path, monkeypatch, is_marked
+):
+    tok = tokenizers.Tokenizer.from_str(bpe._tokenizer.to_str())
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(_LLAMA_3), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    if is_marked:  # as Llama 2 does: every text starts with a token of its own
+        tok.normalizer = normalizers.Prepend("q")
+    found = t.huggingface_tokenizer(_save(tok, tmp_path))
+    assert found._words is None
+    text = "\n".join(TEXTS * 5)
+    whole = tok.encode(text, add_special_tokens=False).ids
+    monkeypatch.setattr(t, "_LONG_CHARS", 100)
+    parts = list(found._parts(text))
+    assert "".join(parts) == text
+    assert (len(parts) > 10) == (not is_marked)
+    assert found.encode(text) == whole
 
 
 def test_ids_are_packed_little_endian_in_the_narrowest_type(bpe):

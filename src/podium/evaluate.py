@@ -14,6 +14,7 @@ from podium import cli
 from podium.config import MeshConfig, TrainConfig
 from podium.config_dict import from_json_dict
 from podium.errors import CheckpointError, DataError
+from podium.resume import data_of, latest_step
 
 _EXAMPLE = """example:
   python -m podium.evaluate --workdir=runs/quickstart
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     if not path.is_file():
         raise CheckpointError(f"{args.workdir} holds no run; expected {path}")
     cfg = from_json_dict(TrainConfig, json.loads(path.read_text()))
-    data = cfg.data
+    data = data_of(args.workdir, cfg)
     if args.data:
         data = dataclasses.replace(data, paths=(args.data,), weights=())
     for folder in data.paths:
@@ -68,7 +69,6 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     from podium.input.device import prefetch, process_rows
     from podium.input.spec import StreamSpec
     from podium.models import bind
-    from podium.resume import latest_step
     from podium.sharding.mesh import make_mesh
     from podium.sharding.rules import ShardingRules
     from podium.trainer.evaluate import evaluate
@@ -94,9 +94,8 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
         )
     )
     eval_step = make_eval_step(cfg, model, rules, param_layout(model, rules))
-    batches = prefetch(stream, batch_sharding(rules))
-    result = evaluate(eval_step, params, (b for _, b, _ in batches))
-    batches.close()
+    with prefetch(stream, batch_sharding(rules)) as batches:
+        result = evaluate(eval_step, params, (b for _, b, _ in batches))
     return {"step": step, **result}
 
 

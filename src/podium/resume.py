@@ -6,11 +6,12 @@
 here; anything else would silently make it another run, so it is an error.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from podium.config import TrainConfig
+from podium.config import DataConfig, TrainConfig
 from podium.config_dict import to_json_dict
 from podium.errors import ConfigError
 
@@ -75,6 +76,17 @@ def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]
     return [] if old == new else [(path, old, new)]
 
 
+def data_folder(workdir: str | Path) -> Path:
+    """Where a run keeps the gold data that it made itself: `data.paths` is empty."""
+    return Path(workdir).absolute() / "data"
+
+
+def data_of(workdir: str | Path, cfg: TrainConfig) -> DataConfig:
+    """The data settings of a run with the folders it reads filled in."""
+    paths = cfg.data.paths or (str(data_folder(workdir)),)
+    return dataclasses.replace(cfg.data, paths=paths)
+
+
 def check_fingerprints(workdir: str | Path, fingerprints: list[str]) -> None:
     """A run goes on with the data it began with. Raises ConfigError with both prints."""
     saved = json.loads((Path(workdir) / "data.json").read_text())["fingerprints"]
@@ -89,8 +101,8 @@ def check_fingerprints(workdir: str | Path, fingerprints: list[str]) -> None:
 def write_config(workdir: str | Path, cfg: TrainConfig, fingerprints: list[str]):
     """Writes D/config.json, the resolved config, and D/data.json, what it reads."""
     _write(Path(workdir) / "config.json", to_json_dict(cfg))
-    data = {"paths": list(cfg.data.paths), "fingerprints": fingerprints}
-    _write(Path(workdir) / "data.json", data)
+    paths = list(data_of(workdir, cfg).paths)
+    _write(Path(workdir) / "data.json", {"paths": paths, "fingerprints": fingerprints})
 
 
 def _write(path: Path, tree: dict[str, Any]) -> None:

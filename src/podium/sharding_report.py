@@ -116,9 +116,7 @@ def _temporary_bytes(cfg: TrainConfig, parts: Any) -> int:
     from podium.trainer.step import batch_sharding
 
     shape = (cfg.global_batch_seqs, cfg.data.seq_len)
-    rows = jax.ShapeDtypeStruct(
-        shape, jnp.int32, sharding=batch_sharding(parts.rules)
-    )
+    rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(parts.rules))
     batch = Batch(rows, rows, rows, rows)
     compiled = parts.train_step.lower(parts.layout.abstract(), batch).compile()
     return int(compiled.memory_analysis().temp_size_in_bytes)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from podium import cli, resume
 from podium.config import TrainConfig
-from podium.errors import ConfigError
+from podium.errors import ConfigError, DataError
 
 _EXAMPLE = """example:
   python -m podium.train --config=configs/quickstart.py --workdir=runs/quickstart \\
@@ -43,12 +43,12 @@ def main(argv: Sequence[str]) -> int:
     # First of all: it is ready to read while jax is still being imported.
     server = InputServer.start()
     try:
-        cfg = with_data(cfg, workdir)
+        asked, cfg = cfg, with_data(cfg, workdir, is_resumed=first_step is not None)
         fingerprints = check_data(cfg)
         if first_step is not None:
             resume.check_fingerprints(workdir, fingerprints)
         workdir.mkdir(parents=True, exist_ok=True)
-        resume.write_config(workdir, cfg, fingerprints)
+        resume.write_config(workdir, asked, fingerprints)
         if first_step is not None and first_step >= cfg.num_steps:
             print(f"{workdir}: all {cfg.num_steps} steps are done", file=sys.stderr)
             return 0
@@ -57,8 +57,11 @@ def main(argv: Sequence[str]) -> int:
         server.close()
 
 
-def with_data(cfg: TrainConfig, workdir: Path) -> TrainConfig:
-    """`data.text` prepared into D/data, unless `data.paths` names gold data."""
+def with_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> TrainConfig:
+    """`data.text` prepared into D/data, unless `data.paths` names gold data.
+
+    A run that is continued keeps the data it has, whatever became of the text.
+    """
     if cfg.data.paths:
         return cfg
     if cfg.data.text is None:
@@ -68,15 +71,16 @@ def with_data(cfg: TrainConfig, workdir: Path) -> TrainConfig:
         )
     from podium.prepare import PrepareSpec, prepare
 
-    folder = workdir / "data"
-    prepare(
-        PrepareSpec(
-            inputs=(cfg.data.text,),
-            tokenizer=cfg.data.tokenizer,
-            output=str(folder),
-            eval_fraction=cfg.data.eval_fraction,
+    folder = resume.data_folder(workdir)
+    if not (is_resumed and (folder / "manifest.json").exists()):
+        prepare(
+            PrepareSpec(
+                inputs=(cfg.data.text,),
+                tokenizer=cfg.data.tokenizer,
+                output=str(folder),
+                eval_fraction=cfg.data.eval_fraction,
+            )
         )
-    )
     data = dataclasses.replace(cfg.data, paths=(str(folder),))
     return dataclasses.replace(cfg, data=data)
 
@@ -119,7 +123,11 @@ def _train(cfg, workdir: Path, server, fingerprints: list[str], first_step) -> i
     trainer = Trainer(
         setup(cfg), workdir, server, fingerprints=fingerprints, first_step=first_step
     )
-    outcome = trainer.run()
+    try:
+        outcome = trainer.run()
+    except DataError as error:  # damage met on the way, not a mistake in the command
+        print(f"DataError: {error}", file=sys.stderr)
+        return cli.EXIT_FAILED
     if not outcome.is_done:
         print(
             f"stopped at step {outcome.step} of {cfg.num_steps}, saved in {workdir}; "

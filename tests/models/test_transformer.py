@@ -151,7 +151,8 @@ def test_remat_saves_what_its_name_says():
     assert saved["qkv"] - saved["full"] == activation * (heads + 2 * kv_heads) * (
         head_dim
     )
-    assert saved["full"] < saved["qkv"] < saved["dots"] < saved["none"]
+    assert saved["full"] < saved["qkv"] < saved["dots"]
+    assert saved["full"] < saved["none"]
 
 
 @pytest.mark.parametrize("name", ["gpt2_124m", "gemma_3_1b"])

@@ -16,11 +16,11 @@ from podium.models.attention_xla import attention_to_cache
 from podium.models.layers import (
     RMSNorm,
     add_bias,
-    einsum,
     make_bias,
     normal,
     residual_normal,
 )
+from podium.models.linear import linear
 from podium.models.rope import Rotation, rotate
 from podium.sharding.constrain import param, shard
 
@@ -107,9 +107,9 @@ class Attention(nnx.Module):
         return self._merge(out_BTNH), (k_BTKH, v_BTKH)
 
     def _project(self, x_BTD: Array, rows: Rows) -> tuple[Array, Array, Array]:
-        q_BTNH = add_bias(einsum("BTD,DNH->BTNH", x_BTD, self.query), self.query_bias)
-        k_BTKH = add_bias(einsum("BTD,DKH->BTKH", x_BTD, self.key), self.key_bias)
-        v_BTKH = add_bias(einsum("BTD,DKH->BTKH", x_BTD, self.value), self.value_bias)
+        q_BTNH = add_bias(linear(x_BTD, self.query), self.query_bias)
+        k_BTKH = add_bias(linear(x_BTD, self.key), self.key_bias)
+        v_BTKH = add_bias(linear(x_BTD, self.value), self.value_bias)
         if self.query_norm is not None and self.key_norm is not None:
             q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
         if rows.rotations:
@@ -128,4 +128,4 @@ class Attention(nnx.Module):
     def _merge(self, out_BTNH: Array) -> Array:
         out_BTNH = shard(out_BTNH, "batch", "length", "heads", "head_dim")
         out_BTNH = checkpoint_name(out_BTNH, "attention_out")
-        return add_bias(einsum("BTNH,NHD->BTD", out_BTNH, self.out), self.out_bias)
+        return add_bias(linear(out_BTNH, self.out, 2), self.out_bias)

@@ -13,11 +13,10 @@ import importlib
 import logging
 from collections.abc import Callable
 
-import jax
 from jax import Array
 
 from podium.errors import ConfigError
-from podium.sharding.constrain import current_rules
+from podium.sharding.constrain import current_platform, current_rules
 
 log = logging.getLogger(__name__)
 
@@ -173,13 +172,3 @@ def choose(call: Call, name: str) -> Implementation:
                 missing,
             )
     raise ConfigError(f"no attention implementation supports {call}")
-
-
-def current_platform() -> str:
-    """Where the function being traced will run: the mesh's platform, if there is one."""
-    rules = current_rules()
-    if rules is None:
-        return {"cuda": "gpu", "rocm": "gpu"}.get(
-            jax.default_backend(), jax.default_backend()
-        )
-    return rules.mesh.devices.flat[0].platform

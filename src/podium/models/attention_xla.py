@@ -1,12 +1,21 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Attention as masked softmax in plain JAX: every platform, every feature."""
+"""Attention as masked softmax in plain JAX: every platform, every feature.
+
+The backward pass is written out: it keeps q, k, v, the output and the log-normaliser,
+and computes the probabilities again, as in FlashAttention (arXiv:2205.14135, section
+3.1), so that no [.., T, S] array outlives its layer.
+"""
+
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from podium.models.layers import soft_cap
+from podium.sharding.constrain import current_platform
 
 # Far below any score, finite: a row with nothing to see gives a mean, not a NaN.
 MASKED = -1e30
@@ -47,15 +56,66 @@ def masked_softmax_attention(
     """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
-    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-    scores_BKGTS = jnp.einsum(
-        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
-    )
-    scores_BKGTS = soft_cap(scores_BKGTS, cap)
-    scores_BKGTS = jnp.where(visible_BTS[:, None, None], scores_BKGTS, MASKED)
-    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
-    out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH)
-    return out_BTKGH.reshape(B, T, N, H)
+    q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+    k_BKSH, v_BKSH = k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2)
+    out_BKGTH = _attend(cap, q_BKGTH, k_BKSH, v_BKSH, visible_BTS)
+    return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(
+    cap: float | None, q_BKGTH: Array, k_BKSH: Array, v_BKSH: Array, visible_BTS: Array
+) -> Array:
+    return _attend_forward(cap, q_BKGTH, k_BKSH, v_BKSH, visible_BTS)[0]
+
+
+def _attend_forward(cap, q, k, v, visible):
+    q, k, v = _fence((q, k, v))
+    scores_BKGTS = _masked(_scores(cap, q, k), visible)
+    top_BKGT1 = jnp.max(scores_BKGTS, axis=-1, keepdims=True)
+    weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
+    total_BKGT1 = jnp.sum(weights_BKGTS, axis=-1, keepdims=True)
+    out = _einsum32("BKGTS,BKSH->BKGTH", weights_BKGTS.astype(v.dtype), v)
+    out = _fence((out / total_BKGT1).astype(v.dtype))
+    return out, (q, k, v, visible, out, top_BKGT1 + jnp.log(total_BKGT1))
+
+
+def _attend_backward(cap, saved, dout):
+    q, k, v, visible, out, lse_BKGT1 = saved
+    dout = _fence(dout)
+    scores_BKGTS = _scores(cap, q, k)
+    p_BKGTS = jnp.exp(_masked(scores_BKGTS, visible) - lse_BKGT1)
+    dv = _einsum32("BKGTS,BKGTH->BKSH", p_BKGTS.astype(v.dtype), dout)
+    dp_BKGTS = _einsum32("BKGTH,BKSH->BKGTS", dout, v)
+    # sum_s p dp, from the output instead of the scores.
+    mean_BKGT1 = jnp.sum((dout * out).astype(jnp.float32), axis=-1, keepdims=True)
+    ds_BKGTS = p_BKGTS * (dp_BKGTS - mean_BKGT1)
+    if cap is not None:  # d/dx cap tanh(x / cap) = 1 - tanh^2
+        ds_BKGTS = ds_BKGTS * (1.0 - jnp.square(scores_BKGTS / cap))
+    ds_BKGTS = ds_BKGTS.astype(q.dtype)
+    dq = _einsum32("BKGTS,BKSH->BKGTH", ds_BKGTS, k)
+    dk = _einsum32("BKGTS,BKGTH->BKSH", ds_BKGTS, q)
+    return *_fence((dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype))), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _scores(cap: float | None, q_BKGTH: Array, k_BKSH: Array) -> Array:
+    return soft_cap(_einsum32("BKGTH,BKSH->BKGTS", q_BKGTH, k_BKSH), cap)
+
+
+def _masked(scores_BKGTS: Array, visible_BTS: Array) -> Array:
+    return jnp.where(visible_BTS[:, None, None], scores_BKGTS, MASKED)
+
+
+def _einsum32(spec: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+def _fence(x: Any) -> Any:
+    # XLA:CPU would fuse the transposes into the dots, and these into slow loops.
+    return jax.lax.optimization_barrier(x) if current_platform() == "cpu" else x
 
 
 def attention_to_cache(

@@ -19,12 +19,8 @@ from podium.config import (
     ModelConfig,
     RMSNormConfig,
 )
+from podium.models.linear import linear
 from podium.sharding.constrain import param, shard
-
-
-def einsum(spec: str, x: Array, weight: nnx.Param) -> Array:
-    """Contracts an activation with a weight, in the activation's type."""
-    return jnp.einsum(spec, x, weight[...].astype(x.dtype))
 
 
 def match_rank(weight: Array, x: Array) -> Array:
@@ -49,6 +45,16 @@ def add_bias(x: Array, bias: nnx.Param | None) -> Array:
 def soft_cap(x: Array, cap: float | None) -> Array:
     """Squashes x smoothly into (-cap, cap). Gemma 2, arXiv:2408.00118, section 2."""
     return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def gelu(x: Array) -> Array:
+    """The tanh form of GELU, arXiv:1606.08415, computed in float32, rounded once."""
+    return nnx.gelu(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def silu(x: Array) -> Array:
+    """x * sigmoid(x), computed in float32, rounded once."""
+    return nnx.silu(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def normal(cfg: ModelConfig) -> Callable[..., Array]:
@@ -115,7 +121,7 @@ class GatedMlp(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
         D, F = cfg.embed_dim, cfg.mlp.dim
-        self.act = nnx.silu if cfg.mlp.kind == "swiglu" else nnx.gelu  # tanh form
+        self.act = silu if cfg.mlp.kind == "swiglu" else gelu
         self.gate = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.down = param(
@@ -127,10 +133,10 @@ class GatedMlp(nnx.Module):
 
     def __call__(self, x_BTD: Array) -> Array:
         """[B, T, D] -> [B, T, D]."""
-        gate_BTF = add_bias(einsum("BTD,DF->BTF", x_BTD, self.gate), self.gate_bias)
-        up_BTF = add_bias(einsum("BTD,DF->BTF", x_BTD, self.up), self.up_bias)
+        gate_BTF = add_bias(linear(x_BTD, self.gate), self.gate_bias)
+        up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
         h_BTF = shard(self.act(gate_BTF) * up_BTF, "batch", "length", "mlp")
-        return add_bias(einsum("BTF,FD->BTD", h_BTF, self.down), self.down_bias)
+        return add_bias(linear(h_BTF, self.down), self.down_bias)
 
 
 class GeluMlp(nnx.Module):
@@ -147,9 +153,9 @@ class GeluMlp(nnx.Module):
 
     def __call__(self, x_BTD: Array) -> Array:
         """[B, T, D] -> [B, T, D]."""
-        up_BTF = add_bias(einsum("BTD,DF->BTF", x_BTD, self.up), self.up_bias)
-        h_BTF = shard(nnx.gelu(up_BTF), "batch", "length", "mlp")
-        return add_bias(einsum("BTF,FD->BTD", h_BTF, self.down), self.down_bias)
+        up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
+        h_BTF = shard(gelu(up_BTF), "batch", "length", "mlp")
+        return add_bias(linear(h_BTF, self.down), self.down_bias)
 
 
 def make_mlp(cfg: ModelConfig, *, rngs: nnx.Rngs) -> GatedMlp | GeluMlp:

@@ -12,7 +12,7 @@ does not divide ends in a second, shorter stack: `tail`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from podium.config import LearnedPositionConfig, ModelConfig, Remat, RopeConfig
 from podium.errors import ConfigError
 from podium.models.attention import Attention, LayerCache, LayerKind, Rows
 from podium.models.layers import Embed, make_mlp, make_norm, normal, soft_cap
+from podium.models.linear import linear_to_float32
 from podium.models.rope import frequencies, rotation
 from podium.sharding.constrain import param, shard
 
@@ -112,7 +113,7 @@ def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
     """
     saved = {
         "full": None,
-        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "dots": jax.checkpoint_policies.save_only_these_names("linear"),
         "qkv": jax.checkpoint_policies.save_only_these_names("query", "key", "value"),
         "attention_out": jax.checkpoint_policies.save_only_these_names("attention_out"),
     }
@@ -139,6 +140,16 @@ def stacked(
     for _, variable in nnx.to_flat_state(state):
         variable.set_metadata("axes", ("layers", *variable.get_metadata("axes")))
     return nnx.merge(graphdef, state)
+
+
+def unstack(stack: Any, num: int) -> list[Any]:
+    """The `num` layers of a stacked tree. By a split, whose gradient is one
+    concatenation; that of an index would be a sum of `num` arrays of the full size.
+    """
+    leaves, tree = jax.tree.flatten(stack)
+    split = [jax.lax.split(leaf, (1,) * num) for leaf in leaves]
+    layers = zip(*split, strict=True)
+    return [tree.unflatten([jnp.squeeze(x, 0) for x in layer]) for layer in layers]
 
 
 class Transformer(nnx.Module):
@@ -180,23 +191,22 @@ class Transformer(nnx.Module):
             def step(x_BTD, layer_params, graphdef=graphdef):
                 return nnx.merge(graphdef, layer_params)(x_BTD, rows), None
 
-            unroll = repeats if self.cfg.layer_loop == "unroll" else 1
-            x_BTD, _ = jax.lax.scan(
-                step, x_BTD, nnx.to_pure_dict(params), unroll=unroll
-            )
+            stack = nnx.to_pure_dict(params)
+            if self.cfg.layer_loop == "scan":
+                x_BTD, _ = jax.lax.scan(step, x_BTD, stack)
+                continue
+            for layer_params in unstack(stack, repeats):
+                x_BTD, _ = step(x_BTD, layer_params)
+                # Without it XLA sums the later residuals anew in every layer's fusions.
+                x_BTD = jax.lax.optimization_barrier(x_BTD)
         return self.final_norm(x_BTD)
 
     def logits(self, hidden: Array) -> Array:
         """Float32 [..., V] of hidden states [..., D], soft-capped."""
-        spec, weight = "...D,DV->...V", self.head
-        if weight is None:
-            spec, weight = "...D,VD->...V", self.embed.table
-        logits = jnp.einsum(
-            spec,
-            hidden,
-            weight[...].astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        if self.head is None:
+            logits = linear_to_float32(hidden, self.embed.table, 1)
+        else:
+            logits = linear_to_float32(hidden, self.head, 0)
         return soft_cap(logits, self.cfg.final_soft_cap)
 
     def init_cache(self, batch: int, max_tokens: int) -> KVCache:

@@ -3,7 +3,6 @@
 """Finished parts -> a data folder: names, eval shards put together, manifest last."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import podium
 from podium.input.manifest import (
     Manifest,
     Shard,
@@ -218,11 +218,11 @@ def _sync_folder(path: str) -> None:
 
 
 def _created_by() -> dict[str, Any]:
-    try:
-        version = importlib.metadata.version("podium")
-    except importlib.metadata.PackageNotFoundError:
-        version = None
-    return {"podium": version, "commit": _commit(), "command": sys.argv}
+    return {
+        "podium": podium.__version__,
+        "commit": _commit(),
+        "command": sys.argv,
+    }
 
 
 def _commit() -> str | None:

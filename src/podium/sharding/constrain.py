@@ -33,6 +33,16 @@ def current_rules() -> ShardingRules | None:
     return _rules.get()
 
 
+def current_platform() -> str:
+    """Where the function being traced will run: the mesh's platform, if there is one."""
+    rules = _rules.get()
+    if rules is None:
+        return {"cuda": "gpu", "rocm": "gpu"}.get(
+            jax.default_backend(), jax.default_backend()
+        )
+    return rules.mesh.devices.flat[0].platform
+
+
 def shard(x: Array, *axes: str | None) -> Array:
     """Constrains an activation to the layout of its logical axes; no rules, no change."""
     rules = _rules.get()

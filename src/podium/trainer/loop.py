@@ -104,7 +104,6 @@ class Trainer:
             devices=len(self.setup.mesh.devices.flat),
             jax=jax.__version__,
         )
-        # Opened first: batches arrive while the state is made and the step compiles.
         stream = self.server.open(
             StreamSpec(
                 data=cfg.data,
@@ -116,17 +115,19 @@ class Trainer:
                 num_steps=num_steps - self.first_step,
             )
         )
-        batches = prefetch(stream, self.sharding)
-        state = self._first_state()
-        metrics = Metrics(
-            self.workdir,
-            first_step=self.first_step,
-            tensorboard_every=cfg.log_every_steps,
-        )
-        trace = TraceWindow(cfg.profile, self.workdir)
-        reporter = _Reporter(self, metrics)
-        step = self.first_step
-        try:
+        # Reading begins here: batches arrive while the state is made.
+        with (
+            prefetch(stream, self.sharding) as batches,
+            TraceWindow(cfg.profile, self.workdir) as trace,
+            Metrics(
+                self.workdir,
+                first_step=self.first_step,
+                tensorboard_every=cfg.log_every_steps,
+            ) as metrics,
+        ):
+            state = self._first_state()
+            step = self.first_step
+            reporter = _Reporter(self, metrics)
             for index, batch, wait_secs in batches:
                 trace.before(index)
                 state, values = self.setup.train_step(state, batch)
@@ -144,10 +145,6 @@ class Trainer:
                 if self._stop_signal is not None:
                     break
             reporter.flush()
-        finally:
-            trace.close()
-            batches.close()
-            metrics.close()
         if self._checkpoints is not None:
             self.checkpoints.wait()
         is_done = step >= num_steps
@@ -199,11 +196,8 @@ class Trainer:
             )
         )
         params = state.params if state.ema is None else state.ema
-        batches = prefetch(stream, self.sharding)
-        try:
+        with prefetch(stream, self.sharding) as batches:
             result = evaluate(self.eval_step, params, (b for _, b, _ in batches))
-        finally:
-            batches.close()
         self.eval_loss = result["eval_loss"]
         secs = round(time.monotonic() - start, 3)
         self.events.add("eval", step=step, secs=secs, loss=self.eval_loss)

@@ -39,8 +39,10 @@ class Metrics:
             for name, value in known.items():
                 self._tensorboard().add_scalar(name, value, step)
 
-    def close(self) -> None:
-        """Flushes both files."""
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         if self._board is not None:
             self._board.close()

@@ -28,10 +28,15 @@ class TraceWindow:
         """Call with the step's result; the last step of the window is waited for."""
         if self._is_on and self._steps is not None and step + 1 not in self._steps:
             jax.block_until_ready(result)
-            self.close()
+            self._stop()
 
-    def close(self) -> None:
-        """Writes the trace if one is being taken."""
+    def __enter__(self) -> "TraceWindow":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._is_on:
             jax.profiler.stop_trace()
             self._is_on = False

@@ -38,20 +38,23 @@ def final_report(cfg: TrainConfig, workdir: Path, outcome: Outcome) -> None:
 
 def print_sample(cfg: TrainConfig, outcome: Outcome) -> None:
     """Generates `cfg.sample` from the final weights."""
-    from podium.generate import Sampling, generate_text
+    from podium.generate import Sampling, generate
+    from podium.sample import prompt_tokens
     from podium.tokenizer import load_tokenizer
 
     assert cfg.sample
     state = outcome.state
-    text = generate_text(
+    tokenizer = load_tokenizer(cfg.data.paths[0])
+    tokens = generate(
         cfg.model,
         state.params if state.ema is None else state.ema,
-        load_tokenizer(cfg.data.paths[0]),
-        [cfg.sample.prompt],
+        [prompt_tokens(cfg.sample.prompt, tokenizer)],
         num_tokens=cfg.sample.num_tokens,
         sampling=Sampling(temperature=cfg.sample.temperature, top_p=cfg.sample.top_p),
         seed=cfg.seed,
+        eos_id=tokenizer.eos_id,
     )[0]
+    text = tokenizer.decode(tokens)
     width = min(shutil.get_terminal_size().columns, 88)
     print(f"\nsample {'─' * (width - 7)}")
     print(cfg.sample.prompt + text)

@@ -1,0 +1,101 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Activation times weight, with the backward pass written out.
+
+Left to automatic differentiation, the weight's gradient comes out as the transpose of a
+dot, and XLA:CPU fuses whatever produced the activation into that transposing copy: it
+took a third of a training step. Written as below it is a plain dot in the weight's own
+order. The result is the same on every platform.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+
+from podium.sharding.constrain import current_platform
+
+
+def linear(x: Array, weight: nnx.Param | Array, num_contracted: int = 1) -> Array:
+    """Contracts the last axes of `x` with the first of `weight`, in x's type.
+
+    [B, T, D] x [D, N, H] -> [B, T, N, H]; with num_contracted=2,
+    [B, T, N, H] x [N, H, D] -> [B, T, D].
+    """
+    out = _linear(num_contracted, x, weight[...].astype(x.dtype))
+    return checkpoint_name(out, "linear")  # what remat="dots" saves
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _linear(n: int, x: Array, w: Array) -> Array:
+    return dot(x, w, range(x.ndim - n, x.ndim), range(n))
+
+
+def _forward(n: int, x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _linear(n, x, w), (x, w)
+
+
+def _backward(n: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, w = saved
+    rows = range(x.ndim - n)
+    dx = dot(g, w, range(len(rows), g.ndim), range(n, w.ndim))
+    dw = dot(x, g, rows, rows)
+    return dx, dw
+
+
+_linear.defvjp(_forward, _backward)
+
+
+def linear_to_float32(x: Array, weight: nnx.Param | Array, axis: int) -> Array:
+    """[..., D] x a matrix whose `axis` is D -> float32 [..., V], not rounded to x's type.
+
+    The gradient that comes back is rounded to x's type before its two products: in
+    float32 they would leave the fast matrix units.
+    """
+    return _linear32(axis, x, weight[...].astype(x.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _linear32(axis: int, x: Array, w: Array) -> Array:
+    dims = (((x.ndim - 1,), (axis,)), ((), ()))
+    return jax.lax.dot_general(x, w, dims, preferred_element_type=jnp.float32)
+
+
+def _forward32(axis: int, x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _linear32(axis, x, w), (x, w)
+
+
+def _backward32(axis: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, w = saved
+    g = g.astype(x.dtype)
+    rows = range(x.ndim - 1)
+    dx = dot(g, w, range(len(rows), g.ndim), range(1 - axis, 2 - axis))
+    dw = dot(g, x, rows, rows) if axis else dot(x, g, rows, rows)
+    return dx, dw
+
+
+_linear32.defvjp(_forward32, _backward32)
+
+
+def dot(a: Array, b: Array, a_axes: range, b_axes: range) -> Array:
+    """Contracts `a_axes` of a with `b_axes` of b; the result has a's type."""
+    out = jax.lax.dot_general(
+        a,
+        b,
+        ((tuple(a_axes), tuple(b_axes)), ((), ())),
+        preferred_element_type=accumulate_in(a.dtype),
+    )
+    return out.astype(a.dtype)
+
+
+def accumulate_in(dtype: jnp.dtype) -> jnp.dtype:
+    """The type a dot returns before it is rounded to `dtype`.
+
+    float32 on a CPU: XLA has AVX512-BF16 kernels only for that signature, and widens
+    the operands of bf16 -> bf16, three times slower. Elsewhere `dtype` itself: the
+    units accumulate in float32 anyhow, and partial sums cross the links in bf16.
+    """
+    return jnp.dtype(jnp.float32) if current_platform() == "cpu" else dtype
