@@ -15,7 +15,7 @@ import optax
 
 _import_secs = time.perf_counter() - _start
 import serve
-from serve import CLIP_NORM, INIT_STD, LEARNING_RATE, B, D, F, H, L, N, T, V
+from serve import CLIP_NORM, INIT_STD, LEARNING_RATE, D, F, H, L, N, T, V
 
 
 def init(key):

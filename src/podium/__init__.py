@@ -33,7 +33,7 @@ _HOMES = {
     "setup": "podium.trainer.setup",
     "shard": "podium.sharding.constrain",
 }
-__all__ = sorted(_HOMES)
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from podium.checkpoint import Checkpoints, restore_params

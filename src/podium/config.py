@@ -187,7 +187,8 @@ class ModelConfig:
         "none", "what the backward pass recomputes: full keeps block inputs only"
     )
     layer_loop: Literal["scan", "unroll"] = setting(
-        "scan", "scan compiles one block; unroll compiles all, faster on a CPU"
+        "scan",
+        "scan compiles one block however deep the model; unroll compiles them all",
     )
 
     def __post_init__(self):

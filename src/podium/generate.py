@@ -190,7 +190,7 @@ def _pad_in_front(
 
 
 def _as_used(params: Params, dtype: str) -> Params:
-    """Weights in the type that `einsum` casts them to anyway: half the bytes to read.
+    """Weights in the type they are cast to where they are used: half the bytes to read.
 
     The scales of norms stay as they are, since norms compute in float32.
     """

@@ -92,7 +92,7 @@ def make_report(cfg: TrainConfig, *, compile_step: bool = True) -> dict[str, Any
     if shapes.ema is not None:
         total["averaged_weights"] = _tree_bytes(shapes.ema, shardings.ema)
     if compile_step:
-        temporaries = _temporary_bytes(cfg, parts)
+        temporaries = _temporary_bytes(parts)
         # The compiler's figure holds the gradients too.
         total["activations"] = max(0, temporaries - total["gradients"])
     return {
@@ -108,18 +108,8 @@ def make_report(cfg: TrainConfig, *, compile_step: bool = True) -> dict[str, Any
     }
 
 
-def _temporary_bytes(cfg: TrainConfig, parts: Any) -> int:
-    import jax
-    import jax.numpy as jnp
-
-    from podium.input.batch import Batch
-    from podium.trainer.step import batch_sharding
-
-    shape = (cfg.global_batch_seqs, cfg.data.seq_len)
-    rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(parts.rules))
-    batch = Batch(rows, rows, rows, rows)
-    compiled = parts.train_step.lower(parts.layout.abstract(), batch).compile()
-    return int(compiled.memory_analysis().temp_size_in_bytes)
+def _temporary_bytes(parts: Any) -> int:
+    return int(parts.compile_step().memory_analysis().temp_size_in_bytes)
 
 
 def _tree_bytes(shapes: Any, shardings: Any) -> int:

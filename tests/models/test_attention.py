@@ -34,15 +34,31 @@ def test_splash_equals_the_reference(case):
     check(splash, case)
 
 
-@pytest.mark.parametrize("kv_heads", [("tensor",), ()])
-def test_splash_on_a_mesh_equals_the_reference(kv_heads):
+@pytest.mark.parametrize(("tensor", "kv_heads"), [(2, ("tensor",)), (2, ()), (4, ())])
+def test_splash_on_a_mesh_equals_the_reference(tensor, kv_heads):
     rules = ShardingRules(
         ShardingConfig(kv_heads=kv_heads),
-        make_mesh(MeshConfig(data=2, fsdp=1, tensor=2), jax.devices()[:4]),
+        make_mesh(
+            MeshConfig(data=2, fsdp=1, tensor=tensor), jax.devices()[: 2 * tensor]
+        ),
     )
     case = Case("grouped_heads", N=4, K=2, T=128, window=30)
     with use_rules(rules):
         check(splash, case)
+
+
+@pytest.mark.parametrize("H", [64, 128, 256])
+def test_splash_lowers_for_tpus(H):
+    case = Case("packed", N=4, K=2, H=H, T=1024, window=300, cap=50.0)
+    q, k, v, ids = inputs(case, "bfloat16", batch=1)
+
+    def loss(q, k, v):
+        out = attention_splash.attention(q, k, v, ids, window=300, cap=50.0)
+        return jnp.sum(out.astype(jnp.float32))
+
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    text = grad.trace(q, k, v).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("custom_call @tpu_custom_call") == 3  # forward, dq, dk and dv
 
 
 def test_block_sizes_divide_the_row():
@@ -65,14 +81,12 @@ def test_cudnn_lowers_to_its_fused_kernels(case, monkeypatch):
 
     grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
     text = grad.trace(q, k, v).lower(lowering_platforms=("cuda",)).as_text()
-    bias = "ScaleBias" if case.packed else ""
-    assert (
-        f"__cudnn$fmha{bias}Softmax\\22" in text or f"__cudnn$fmha{bias}Softmax" in text
-    )
-    assert f"__cudnn$fmha{bias}SoftmaxBackward" in text
-    assert '"mask_type\\22: \\22CAUSAL' in text or "CAUSAL" in text
-    window = case.window or 0
-    assert f"sliding_window_length\\22: {window}" in text
+    kind = "ScaleBiasSoftmax" if case.packed else "Softmax"  # the bias holds segments
+    assert f"@__cudnn$fmha{kind}(" in text
+    assert f"@__cudnn$fmha{kind}Backward(" in text
+    settings = text.replace("\\22", "'")  # MLIR writes a quote as \22
+    assert "'mask_type': 'CAUSAL'" in settings
+    assert f"'sliding_window_length': {case.window or 0}" in settings
 
 
 def test_a_query_sees_as_many_tokens_as_its_window_says():

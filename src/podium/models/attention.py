@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Float
 
 from podium.config import ModelConfig
 from podium.models.attention_dispatch import attend
@@ -75,7 +76,9 @@ class Attention(nnx.Module):
         norm, H = cfg.attention.qk_norm, cfg.attention.head_dim
         return norm and RMSNorm(norm, H, axis="head_dim", rngs=rngs)
 
-    def __call__(self, x_BTD: Array, rows: Rows) -> Array:
+    def __call__(
+        self, x_BTD: Float[Array, "B T D"], rows: Rows
+    ) -> Float[Array, "B T D"]:
         """Every token reads its own segment up to itself."""
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, rows)
         out_BTNH = attend(

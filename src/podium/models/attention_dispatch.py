@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 
 from jax import Array
+from jaxtyping import Float, Int
 
 from podium.errors import ConfigError
 from podium.sharding.constrain import current_platform, current_rules
@@ -117,15 +118,15 @@ IMPLEMENTATIONS = (
 
 
 def attend(
-    q_BTNH: Array,
-    k_BTKH: Array,
-    v_BTKH: Array,
-    segment_ids_BT: Array | None,
+    q_BTNH: Float[Array, "B T N H"],
+    k_BTKH: Float[Array, "B T K H"],
+    v_BTKH: Float[Array, "B T K H"],
+    segment_ids_BT: Int[Array, "B T"] | None,
     *,
     window: int | None = None,
     cap: float | None = None,
     implementation: str = "auto",
-) -> Array:
+) -> Float[Array, "B T N H"]:
     """Causal self-attention over rows, [B, T, N, H]; q comes scaled.
 
     A token sees its own segment up to itself, at most `window` tokens; None for the

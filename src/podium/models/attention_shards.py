@@ -6,6 +6,7 @@ The compiler cannot split a custom kernel, and no kernel here needs another devi
 rows or heads; so the split is written out with shard_map.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -26,10 +27,10 @@ def per_shard(
     rules = current_rules()
     if rules is None or rules.mesh.size == 1:
         return fn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
-    if rules.mesh_axes("heads") != rules.mesh_axes("kv_heads"):
-        # A device's query heads would not line up with its kv heads: one each.
-        group = q_BTNH.shape[2] // k_BTKH.shape[2]
-        k_BTKH, v_BTKH = (jnp.repeat(x, group, axis=2) for x in (k_BTKH, v_BTKH))
+    N, K = q_BTNH.shape[2], k_BTKH.shape[2]
+    if K % math.prod(rules.mesh.shape[axis] for axis in rules.mesh_axes("heads")):
+        # More devices than kv heads: every query head brings its own copy along.
+        k_BTKH, v_BTKH = (jnp.repeat(x, N // K, axis=2) for x in (k_BTKH, v_BTKH))
     heads = rules.spec("batch", "length", "heads", "head_dim")
     return jax.shard_map(
         fn,

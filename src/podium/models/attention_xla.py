@@ -58,7 +58,7 @@ def masked_softmax_attention(
     K = k_BSKH.shape[2]
     q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
     k_BKSH, v_BKSH = k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2)
-    out_BKGTH = _attend(cap, q_BKGTH, k_BKSH, v_BKSH, visible_BTS)
+    out_BKGTH: Array = _attend(cap, q_BKGTH, k_BKSH, v_BKSH, visible_BTS)
     return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 

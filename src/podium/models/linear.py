@@ -42,8 +42,13 @@ def _backward(n: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Arra
     x, w = saved
     rows = range(x.ndim - n)
     dx = dot(g, w, range(len(rows), g.ndim), range(n, w.ndim))
-    dw = dot(x, g, rows, rows)
-    return dx, dw
+    if current_platform() != "cpu" or x.size <= g.size:
+        return dx, dot(x, g, rows, rows)
+    # XLA:CPU transposes the left operand of this dot, and computes again whatever
+    # made it while it does: so let that be the smaller one, and turn the result round.
+    dw = jax.lax.optimization_barrier(dot(g, x, rows, rows))
+    outs = w.ndim - n
+    return dx, jnp.moveaxis(dw, range(outs), range(-outs, 0))
 
 
 _linear.defvjp(_forward, _backward)

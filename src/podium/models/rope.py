@@ -8,15 +8,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Int
 
 from podium.config import LinearScaling, Llama3Scaling, RopeConfig
 
 
 class Rotation(NamedTuple):
-    """Sine and cosine of every token's angles, float32 [B, T, H/2]."""
+    """Sine and cosine of every token's angles, float32 [B, T, R = H/2]."""
 
-    sin: Array
-    cos: Array
+    sin: Float[Array, "B T R"]
+    cos: Float[Array, "B T R"]
 
 
 def frequencies(cfg: RopeConfig, head_dim: int, *, is_local: bool) -> np.ndarray:
@@ -44,7 +45,7 @@ def frequencies(cfg: RopeConfig, head_dim: int, *, is_local: bool) -> np.ndarray
             return freq
 
 
-def rotation(freq: np.ndarray, positions_BT: Array) -> Rotation:
+def rotation(freq: np.ndarray, positions_BT: Int[Array, "B T"]) -> Rotation:
     """The angles' sine and cosine; made once and shared by all layers.
 
     Angles are float32: bfloat16 has 8 significant bits, so positions past 256 merge.
@@ -54,7 +55,7 @@ def rotation(freq: np.ndarray, positions_BT: Array) -> Rotation:
     return Rotation(jnp.sin(angle_BTR), jnp.cos(angle_BTR))
 
 
-def rotate(x_BTNH: Array, by: Rotation) -> Array:
+def rotate(x_BTNH: Float[Array, "B T N H"], by: Rotation) -> Float[Array, "B T N H"]:
     """Rotates channel pair (i, i + H/2) of every head by its token's angle i.
 
     Su et al. 2021, arXiv:2104.09864, eq. 34. The paper pairs neighbours (2i, 2i+1);

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jaxtyping import Float, Int
 
 from podium.config import LearnedPositionConfig, ModelConfig, Remat, RopeConfig
 from podium.errors import ConfigError
@@ -55,7 +56,9 @@ class Block(nnx.Module):
         self.attention_post_norm = make_norm(cfg, rngs=rngs) if has_post_norms else None
         self.mlp_post_norm = make_norm(cfg, rngs=rngs) if has_post_norms else None
 
-    def __call__(self, x_BTD: Array, rows: Rows) -> Array:
+    def __call__(
+        self, x_BTD: Float[Array, "B T D"], rows: Rows
+    ) -> Float[Array, "B T D"]:
         """Training and scoring: whole rows at once."""
         x_BTD = self._add_attention(
             x_BTD, self.attention(self.attention_norm(x_BTD), rows)
@@ -95,7 +98,9 @@ class BlockGroup(nnx.Module):
         self.remat: Remat = cfg.remat
         self.is_scanned = cfg.layer_loop == "scan"
 
-    def __call__(self, x_BTD: Array, rows: Rows) -> Array:
+    def __call__(
+        self, x_BTD: Float[Array, "B T D"], rows: Rows
+    ) -> Float[Array, "B T D"]:
         """The blocks in order, each rematerialised by the config's policy."""
         for name in self.names:
             block: Block = getattr(self, name)
@@ -173,8 +178,11 @@ class Transformer(nnx.Module):
         )
 
     def __call__(
-        self, tokens_BT: Array, positions_BT: Array, segment_ids_BT: Array | None
-    ) -> Array:
+        self,
+        tokens_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"] | None,
+    ) -> Float[Array, "B T D"]:
         """Hidden states after the final norm, [B, T, D] in the compute type.
 
         All int32 [B, T] as in `Batch`: positions count within a segment, tokens see
@@ -201,7 +209,7 @@ class Transformer(nnx.Module):
                 x_BTD = jax.lax.optimization_barrier(x_BTD)
         return self.final_norm(x_BTD)
 
-    def logits(self, hidden: Array) -> Array:
+    def logits(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """Float32 [..., V] of hidden states [..., D], soft-capped."""
         if self.head is None:
             logits = linear_to_float32(hidden, self.embed.table, 1)
@@ -221,8 +229,11 @@ class Transformer(nnx.Module):
         return KVCache(blocks, positions_BS, jnp.zeros((), jnp.int32))
 
     def decode(
-        self, tokens_BT: Array, positions_BT: Array, cache: KVCache
-    ) -> tuple[Array, KVCache]:
+        self,
+        tokens_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "B T"],
+        cache: KVCache,
+    ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Hidden states [B, T, D] of T new tokens a row, and the cache with them in it.
 
         T is the prompt's length first (prefill), then 1. Position -1 marks padding,

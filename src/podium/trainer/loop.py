@@ -12,12 +12,12 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from podium.checkpoint import Checkpoints
 from podium.input.device import prefetch, process_rows
 from podium.input.server import InputServer
 from podium.input.spec import StreamSpec
@@ -28,7 +28,10 @@ from podium.trainer.profile import TraceWindow
 from podium.trainer.progress import Progress
 from podium.trainer.setup import Setup
 from podium.trainer.state import TrainState, init_state
-from podium.trainer.step import batch_sharding, make_eval_step
+from podium.trainer.step import StepFn, batch_sharding, make_eval_step
+
+if TYPE_CHECKING:
+    from podium.checkpoint import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +92,11 @@ class Trainer:
         return outcome
 
     @property
-    def checkpoints(self) -> Checkpoints:
+    def checkpoints(self) -> "Checkpoints":
         """Orbax, opened when first needed: it is not on the way to the first step."""
         if self._checkpoints is None:
+            from podium.checkpoint import Checkpoints
+
             self._checkpoints = Checkpoints(self.workdir, self.cfg.checkpoint)
         return self._checkpoints
 
@@ -125,12 +130,12 @@ class Trainer:
                 tensorboard_every=cfg.log_every_steps,
             ) as metrics,
         ):
-            state = self._first_state()
+            train_step, state = self._compile_and_start()
             step = self.first_step
             reporter = _Reporter(self, metrics)
             for index, batch, wait_secs in batches:
                 trace.before(index)
-                state, values = self.setup.train_step(state, batch)
+                state, values = train_step(state, batch)
                 step = index + 1
                 reporter.add(step, values, wait_secs)
                 trace.after(index, values)
@@ -150,6 +155,16 @@ class Trainer:
         is_done = step >= num_steps
         self.events.add("stop", step=step, done=is_done, signal=self._stop_signal)
         return Outcome(state, step, is_done, self.eval_loss)
+
+    def _compile_and_start(self) -> tuple[StepFn, TrainState]:
+        """Compiles the step in a thread while the state is made or restored."""
+        start = time.monotonic()
+        with ThreadPoolExecutor(1) as pool:
+            compiling = pool.submit(self.setup.compile_step)
+            state = self._first_state()
+            train_step = compiling.result()
+        self.events.add("compile", secs=round(time.monotonic() - start, 3))
+        return train_step, state
 
     def _first_state(self) -> TrainState:
         if self.resume_step is None:
@@ -242,7 +257,6 @@ class _Reporter:
         self._device = trainer.setup.mesh.devices.flat[0]
         self._pending: tuple[int, dict, float] | None = None
         self._clock = time.monotonic()
-        self._is_first = True
         self._mean_secs = 0.0
 
     def add(self, step: int, values: dict[str, jax.Array], wait_secs: float) -> None:
@@ -266,14 +280,9 @@ class _Reporter:
         now = time.monotonic()
         step_secs, self._clock = now - self._clock, now
         trainer = self._trainer
-        if self._is_first:  # compilation: not a rate
-            self._is_first = False
-            trainer.events.add("compile", step=step, secs=round(step_secs, 3))
-            rates = {}
-        else:
-            rates = self._rates.of(step_secs)
-            known = self._mean_secs or step_secs
-            self._mean_secs = 0.95 * known + 0.05 * step_secs
+        rates = self._rates.of(step_secs)
+        known = self._mean_secs or step_secs
+        self._mean_secs = 0.95 * known + 0.05 * step_secs
         self._metrics.write(
             step,
             {
@@ -287,6 +296,6 @@ class _Reporter:
         trainer.progress.step(
             step,
             host["loss"],
-            rates.get("tokens_per_sec") or 0.0,
-            (trainer.cfg.num_steps - step) * (self._mean_secs or step_secs),
+            rates["tokens_per_sec"] or 0.0,
+            (trainer.cfg.num_steps - step) * self._mean_secs,
         )

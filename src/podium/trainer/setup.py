@@ -7,20 +7,23 @@ say about a run is what the run does.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
+from podium.input.batch import Batch
 from podium.models import bind
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
 from podium.trainer.optimizer import make_optimizer
 from podium.trainer.schedule import learning_rate
 from podium.trainer.state import StateLayout, layout
-from podium.trainer.step import StepFn, make_train_step
+from podium.trainer.step import StepFn, batch_sharding, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,16 @@ class Setup:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     layout: StateLayout
-    train_step: StepFn
+    train_step: Any  # jitted StepFn
+
+    def compile_step(self) -> StepFn:
+        """The step compiled ahead of time; takes no memory, may run in a thread."""
+        shape = (self.cfg.global_batch_seqs, self.cfg.data.seq_len)
+        rows = jax.ShapeDtypeStruct(
+            shape, jnp.int32, sharding=batch_sharding(self.rules)
+        )
+        batch = Batch(rows, rows, rows, rows)
+        return self.train_step.lower(self.layout.abstract(), batch).compile()
 
     @property
     def mesh(self) -> Mesh:

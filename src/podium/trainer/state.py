@@ -126,4 +126,9 @@ def init_state(
     def init(key: Array) -> TrainState:
         return new_state(bind.init_params(cfg, key), optimizer, use_ema)
 
-    return jax.jit(init, out_shardings=state_layout.shardings)(jax.random.key(seed))
+    # Random bits are much code that runs once: on a CPU, compiling it with all
+    # optimizations takes longer than the training step does.
+    is_cpu = state_layout.shardings.step.mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 1} if is_cpu else None
+    make = jax.jit(init, out_shardings=state_layout.shardings, compiler_options=options)
+    return make(jax.random.key(seed))

@@ -1,0 +1,119 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command: from a run's folder to text, and one line for every mistake."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from podium import sample
+from podium.checkpoint import Checkpoints
+from podium.config import CheckpointConfig
+from podium.errors import PodiumError
+from podium.preparation.spec import PrepareSpec
+from podium.prepare import prepare
+from podium.tokenizer import bytes_tokenizer
+from tests.trainer import tiny
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of an untrained bytes model, with its data in D/data."""
+    folder = tmp_path_factory.mktemp("run")
+    text = folder / "text"
+    text.mkdir()
+    for i in range(4):
+        (text / f"{i}.txt").write_text(f"document {i}\n" * 9)
+    prepare(
+        PrepareSpec(
+            inputs=(str(text),),
+            output=str(folder / "data"),
+            tokenizer="bytes",
+            eval_fraction=0.25,
+            num_workers=1,
+        )
+    )
+    cfg = tiny.config(model=dataclasses.replace(tiny.MODEL, vocab_size=257))
+    cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, paths=()))
+    _, state = tiny.start(cfg)
+    checkpoints = Checkpoints(folder, CheckpointConfig())
+    checkpoints.save(state, step=3, cfg=cfg, fingerprints=["f"], eval_loss=None)
+    checkpoints.close()
+    return folder
+
+
+def test_one_prompt_streams_its_continuation(workdir, capsys):
+    flags = [f"--workdir={workdir}", "--num_tokens=5", "--temperature=0"]
+    assert sample.main([*flags, "--prompt=hello"]) == 0
+    streamed = capsys.readouterr().out
+    assert streamed.startswith("hello")
+    assert sample.main([*flags, "--prompt=hello", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert len(row["tokens"]) == 5
+    assert row["completion"] == bytes_tokenizer().decode(row["tokens"])
+    assert streamed == f"hello{row['completion']}\n"
+
+
+def test_several_prompts_come_back_in_order(workdir, capsys):
+    flags = [f"--workdir={workdir}", "--num_tokens=3", "--seed=4", "--step=3"]
+    assert sample.main([*flags, "--prompt=one", "--prompt=a longer one", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["prompt"] for row in rows] == ["one", "a longer one"]
+    assert all(len(row["tokens"]) == 3 or row["is_ended"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--prompt="], "prompt is empty"),
+        (["--prompt=a", "--step=9"], r"no checkpoint 9 .* found \[3\]"),
+        (["--prompt=a", "--temperature=-1"], "temperature is -1"),
+        (["--prompt=a", "--num_tokens=0"], "num_tokens is 0"),
+    ],
+)
+def test_a_mistake_is_an_error_that_says_what(workdir, flags, message):
+    with pytest.raises(PodiumError, match=message):
+        sample.main([f"--workdir={workdir}", *flags])
+
+
+def test_a_missing_tokenizer_is_looked_for_where_the_data_lies(workdir, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
+    with pytest.raises(PodiumError, match=f"tokenizer should lie .* {tmp_path}/data"):
+        sample.main([f"--workdir={tmp_path}", "--prompt=a"])
+
+
+def test_a_character_split_over_tokens_is_shown_whole():
+    tokenizer = bytes_tokenizer()
+    stream = sample.TextStream(tokenizer, eos_id=tokenizer.eos_id)
+    shown = [stream.add(token) for token in [*"aé€".encode(), tokenizer.eos_id]]
+    assert shown == ["a", "", "é", "", "", "€", ""]
+    assert stream.rest() == ""
+    assert stream.add(0xE2) == ""
+    assert stream.rest() == "\ufffd"
+
+
+def test_help_shows_an_example_without_importing_jax():
+    code = "import sys, podium.sample as s; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    shown = subprocess.run(
+        [sys.executable, "-m", "podium.sample", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "python -m podium.sample --workdir=runs/quickstart" in shown.stdout
+
+
+def test_a_wrong_folder_is_one_line_and_exit_code_2(tmp_path):
+    command = [sys.executable, "-m", "podium.sample", f"--workdir={tmp_path}"]
+    done = subprocess.run(
+        [*command, "--prompt=a"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("CheckpointError: ")
+    assert done.stderr.count("\n") == 1
