@@ -29,9 +29,9 @@ def get_config():
             sample=SampleConfig(),
         )
     )
-    cfg.num_steps = 300
+    cfg.num_steps = 500
     cfg.global_batch_seqs = 8
-    cfg.model.vocab_size = 4096
+    cfg.model.vocab_size = 1024
     cfg.model.num_layers = 4
     cfg.model.embed_dim = 256
     cfg.model.attention.num_heads = 4
@@ -40,10 +40,10 @@ def get_config():
     cfg.model.dtype = "float32"  # bfloat16 is fast on CPUs with AVX512-BF16 only
     cfg.model.remat = "dots"  # the fastest on a CPU: less memory to write and read
     cfg.data.text = sysconfig.get_paths()["stdlib"]
-    cfg.data.tokenizer = "bpe:4096"
+    cfg.data.tokenizer = "bpe:1024"
     cfg.data.eval_fraction = 0.005
     cfg.data.seq_len = 256
-    cfg.optim.peak_lr = 4e-3
+    cfg.optim.peak_lr = 5e-3
     cfg.optim.schedule.warmup_steps = 20
     cfg.eval.every_steps = 100
     cfg.checkpoint.every_steps = 100

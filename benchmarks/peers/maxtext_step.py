@@ -112,7 +112,9 @@ def main():
             state, metrics = train_step(state, placed)
         return float(metrics["scalar"]["learning/loss"])
 
-    num_params = sum(jnp.size(x) for x in jax.tree.leaves(nnx.to_pure_dict(state)["model"]))
+    num_params = sum(
+        jnp.size(x) for x in jax.tree.leaves(nnx.to_pure_dict(state)["model"])
+    )
     sys.stdout = reply
     serve.serve(
         args,

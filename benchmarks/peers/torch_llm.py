@@ -66,9 +66,7 @@ class Model(nn.Module):
         self.head = nn.Linear(D, V, bias=False)
         if SPEC["tied"]:
             self.head.weight = self.embed.weight
-        angles = torch.outer(
-            torch.arange(T), 500_000.0 ** (-torch.arange(0, H, 2) / H)
-        )
+        angles = torch.outer(torch.arange(T), 500_000.0 ** (-torch.arange(0, H, 2) / H))
         self.register_buffer("cos", angles.cos())
         self.register_buffer("sin", angles.sin())
         for p in self.parameters():
