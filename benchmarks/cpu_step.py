@@ -14,7 +14,6 @@ the best hand-written JAX of the same round.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -77,7 +76,7 @@ def start(name: str, python: str, text: str, log) -> Peer | None:
         text=True,
         start_new_session=True,
     )
-    favour(process.pid)
+    report.favour(process.pid)
     assert process.stdout
     answer = process.stdout.readline()
     if not answer:
@@ -89,12 +88,6 @@ def start(name: str, python: str, text: str, log) -> Peer | None:
 def script_of(peer: str) -> Path:
     path = FOLDER / f"{peer}.py"
     return path if path.exists() else FOLDER / f"{peer}_step.py"
-
-
-def favour(pid: int) -> None:
-    """Lets a peer win over other work on a shared machine, where Linux allows it."""
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text("-18")
 
 
 def ratios(peer: Peer, best: list[float]) -> list[float]:

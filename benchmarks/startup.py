@@ -102,15 +102,19 @@ def timed(*args: str, status: int = 0) -> float:
 
 
 def run(*args: str, status: int = 0, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, *args],
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(env or {})},
+        start_new_session=True,
     )
-    if done.returncode != status:
-        raise RuntimeError(f"{args} ended with {done.returncode}: {done.stderr}")
-    return done.stderr
+    report.favour(process.pid)
+    stderr = process.communicate()[1]
+    if process.returncode != status:
+        raise RuntimeError(f"{args} ended with {process.returncode}: {stderr}")
+    return stderr
 
 
 def slow_imports(starts: Starts) -> list[tuple[float, str]]:
