@@ -8,6 +8,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and types of these packages are checked at every call, before they are imported.
+install_import_hook(
+    ["podium.models", "podium.sharding", "podium.trainer"], "beartype.beartype"
+)
 
 jax.config.update("jax_num_cpu_devices", 8)
 # The tests are compilations above all: this makes them three times faster.

@@ -5,6 +5,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from configs.families import FAMILIES
@@ -57,6 +58,6 @@ def random_params(cfg: ModelConfig, seed: int = 0) -> Params:
         offset = 0.0
         if name == "scale":
             offset = 1.0 - getattr(cfg.norm, "scale_offset", 0.0)
-        return (offset + std * rng.standard_normal(leaf.shape)).astype(np.float32)
+        return jnp.asarray(offset + std * rng.standard_normal(leaf.shape), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, abstract(cfg).shapes)

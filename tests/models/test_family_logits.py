@@ -11,6 +11,7 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -163,7 +164,7 @@ def test_logits_equal_hugging_face(name):
 
     @jax.jit
     def forward(params, tokens):
-        positions = np.arange(tokens.shape[1], dtype=np.int32)[None]
+        positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
         model = bind(abstract(cfg).graphdef, params)
         return model.logits(model(tokens, positions, None))
 

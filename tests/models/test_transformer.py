@@ -21,20 +21,21 @@ T = 13
 def forward(cfg, params, tokens, positions=None, segments=None):
     B, T = tokens.shape
     if positions is None:
-        positions = np.tile(np.arange(T, dtype=np.int32), (B, 1))
+        positions = jnp.tile(jnp.arange(T, dtype=jnp.int32), (B, 1))
     if segments is None:
-        segments = np.ones((B, T), np.int32)
+        segments = jnp.ones((B, T), jnp.int32)
 
     @jax.jit
-    def run(params):
+    def run(params, tokens, positions, segments):
         model = bind(abstract(cfg).graphdef, params)
         return model.logits(model(tokens, positions, segments))
 
-    return np.asarray(run(params))
+    return np.asarray(run(params, tokens, positions, segments))
 
 
 def draw_tokens(cfg, shape, seed=1):
-    return np.random.default_rng(seed).integers(0, cfg.vocab_size, shape, np.int32)
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.integers(0, cfg.vocab_size, shape, np.int32))
 
 
 @pytest.mark.parametrize("name", ["gemma_2_2b", "gpt2_124m"])
@@ -43,7 +44,7 @@ def test_token_t_ignores_tokens_after_t(name):
     params = random_params(cfg)
     model = bind(abstract(cfg).graphdef, params)
     tokens = draw_tokens(cfg, (1, T))
-    positions = np.arange(T, dtype=np.int32)[None]
+    positions = jnp.arange(T, dtype=jnp.int32)[None]
     x_BTD = model.embed(tokens, positions)
 
     # The embedding is replaced by a table of one row per position, to differentiate by.
@@ -88,7 +89,7 @@ REMAT_CONFIG = tiny("qwen_3_8b", num_layers=2)
 
 def loss_and_gradients(cfg):
     tokens = draw_tokens(cfg, (2, T))
-    positions = np.tile(np.arange(T, dtype=np.int32), (2, 1))
+    positions = jnp.tile(jnp.arange(T, dtype=jnp.int32), (2, 1))
 
     def loss(params):
         model = bind(abstract(cfg).graphdef, params)
@@ -129,7 +130,7 @@ def test_remat_and_the_layer_loop_change_nothing(remat, layer_loop, plain_gradie
 def test_remat_saves_what_its_name_says():
     cfg = tiny("llama_3_8b")
     params, tokens = random_params(cfg), draw_tokens(cfg, (2, 16))
-    positions = np.tile(np.arange(16, dtype=np.int32), (2, 1))
+    positions = jnp.tile(jnp.arange(16, dtype=jnp.int32), (2, 1))
 
     def saved_bytes(remat):
         model_cfg = dataclasses.replace(cfg, remat=remat)
@@ -163,7 +164,7 @@ def test_decoding_equals_the_full_forward(name):
     want = forward(cfg, params, tokens)
     model = bind(abstract(cfg).graphdef, params)
     cache = model.init_cache(2, T + 3)
-    positions = np.tile(np.arange(T, dtype=np.int32), (2, 1))
+    positions = jnp.tile(jnp.arange(T, dtype=jnp.int32), (2, 1))
     decode = jax.jit(
         lambda t, p, c: bind(abstract(cfg).graphdef, params).decode(t, p, c)
     )
@@ -188,10 +189,12 @@ def test_padding_in_a_prompt_is_invisible(side):
     positions = np.full((1, 6 + pad), -1, np.int32)
     tokens[:, at], positions[:, at] = short, np.arange(6)
     model = bind(abstract(cfg).graphdef, params)
-    hidden, cache = model.decode(tokens, positions, model.init_cache(1, 12))
+    hidden, cache = model.decode(
+        jnp.asarray(tokens), jnp.asarray(positions), model.init_cache(1, 12)
+    )
     np.testing.assert_allclose(model.logits(hidden[:, at]), want, rtol=2e-5, atol=3e-5)
     more = draw_tokens(cfg, (1, 1), seed=5)
-    hidden, _ = model.decode(more, np.array([[6]], np.int32), cache)
+    hidden, _ = model.decode(more, jnp.array([[6]], jnp.int32), cache)
     want = forward(cfg, params, np.concatenate([short, more], axis=1))[:, -1:]
     np.testing.assert_allclose(model.logits(hidden), want, rtol=2e-5, atol=3e-5)
 

@@ -9,6 +9,7 @@ one chunk exist at a time, and the backward pass computes them again.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +25,9 @@ from podium.sharding.constrain import current_rules, shard
 class LossSums:
     """Sums over scored tokens, so that batches and devices add up exactly."""
 
-    cross_entropy: Array  # [] nats
-    z: Array  # [] squared log-normaliser, PaLM arXiv:2204.02311 section 5
-    tokens: Array  # [] scored tokens
+    cross_entropy: Any  # [] nats
+    z: Any  # [] squared log-normaliser, PaLM arXiv:2204.02311 section 5
+    tokens: Any  # [] scored tokens
 
     def objective(self, z_loss: float, num_tokens: Array) -> Array:
         """What is minimised: the mean over `num_tokens` of cross-entropy + z-loss."""
