@@ -130,6 +130,11 @@ class AttentionConfig:
     window_tokens: int | None = setting(
         None, "tokens a local layer sees, itself included", unit="tokens", low=1
     )
+    context: Literal["ring", "all_to_all"] = setting(
+        "ring",
+        "how devices share a row under mesh.context: keys go round, or heads change "
+        "places (needs num_heads to divide by context * tensor)",
+    )
     implementation: Literal["auto", "xla", "cudnn", "splash"] = setting(
         "auto", "auto: the fastest that supports this model on this platform"
     )

@@ -40,11 +40,21 @@ CASES = {
         sharding=ShardingConfig(opt_embed=("fsdp", "context", "data")),
         optim=OptimConfig(ema_decay=0.9, schedule=DENSE.optim.schedule),
     ),
+    "all_to_all": dataclasses.replace(
+        GEMMA,
+        model=dataclasses.replace(
+            GEMMA.model,
+            attention=dataclasses.replace(GEMMA.model.attention, context="all_to_all"),
+        ),
+    ),
+    "ring_of_eight_with_windows": GEMMA,
     "tensor_without_split_residuals": dataclasses.replace(
         DENSE, sharding=ShardingConfig(act_length=("context",))
     ),
 }
 ON = {
+    "all_to_all": "context4.tensor2",
+    "ring_of_eight_with_windows": "context8",
     "zero_1": "data4.fsdp2",
     "uneven_vocabulary": "tensor8",
     "local_windows_and_post_norms": "fsdp2.context2.tensor2",

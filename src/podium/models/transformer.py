@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
@@ -23,10 +24,11 @@ from jaxtyping import Float, Int
 from podium.config import LearnedPositionConfig, ModelConfig, Remat, RopeConfig
 from podium.errors import ConfigError
 from podium.models.attention import Attention, LayerCache, LayerKind, Rows
+from podium.models.attention_ring import ring_order
 from podium.models.layers import Embed, make_mlp, make_norm, normal, soft_cap
 from podium.models.linear import linear_to_float32
 from podium.models.rope import frequencies, rotation
-from podium.sharding.constrain import param, shard
+from podium.sharding.constrain import current_rules, param, shard
 
 
 class KVCache(NamedTuple):
@@ -118,6 +120,11 @@ class BlockGroup(nnx.Module):
         return x_BTD
 
 
+def in_order(x_BT: Array, order: np.ndarray | None) -> Array:
+    """Each row's tokens in `Transformer.order`."""
+    return x_BT if order is None else x_BT[:, order]
+
+
 def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
     """`fn` whose backward pass recomputes what `policy` does not save.
 
@@ -198,6 +205,32 @@ class Transformer(nnx.Module):
         attention kernels do faster. Raises ConfigError if T is beyond learned
         positions.
         """
+        order = self.order(tokens_BT.shape[1])
+        if segment_ids_BT is not None:
+            segment_ids_BT = in_order(segment_ids_BT, order)
+        hidden_BTD = self.ordered(
+            in_order(tokens_BT, order), in_order(positions_BT, order), segment_ids_BT
+        )
+        return hidden_BTD if order is None else hidden_BTD[:, np.argsort(order)]
+
+    def order(self, num_tokens: int) -> np.ndarray | None:
+        """Which token stands in each slot of a row, [T]; None: its own.
+
+        Devices that share rows in a ring hold them in another order.
+        """
+        rules = current_rules()
+        devices = 1 if rules is None else rules.num_shards("length")
+        if devices == 1 or self.cfg.attention.context != "ring":
+            return None
+        return ring_order(num_tokens, devices)
+
+    def ordered(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"] | None,
+    ) -> Float[Array, "B T D"]:
+        """As a call, of rows whose tokens stand in `order` already; the result too."""
         self._check_length(tokens_BT.shape[1])
         rows = self._rows(positions_BT, segment_ids_BT)
         x_BTD = self._embed(tokens_BT, positions_BT)

@@ -7,6 +7,7 @@ say about a run is what the run does.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -58,6 +59,7 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     rules = ShardingRules(cfg.sharding, make_mesh(cfg.mesh, devices))
     check_rules_are_used(rules, bind.abstract(cfg.model).axes)
     check_batch(cfg, rules)
+    check_length(cfg, rules)
     model = bind.abstract(cfg.model)
     schedule = learning_rate(cfg.optim, cfg.num_steps)
     optimizer = make_optimizer(cfg.optim, schedule, model.axes)
@@ -79,6 +81,19 @@ def check_batch(cfg: TrainConfig, rules: ShardingRules) -> None:
             f"({cfg.grad_accum_steps}) = {rows} rows do not divide over the {parts} "
             f"devices of mesh axes {'*'.join(axes)}. "
             f"Use global_batch_seqs={larger}, or a smaller mesh.data or mesh.fsdp."
+        )
+
+
+def check_length(cfg: TrainConfig, rules: ShardingRules) -> None:
+    """Every device gets the same number of positions, in two pieces for a ring."""
+    T, devices = cfg.data.seq_len, rules.num_shards("length")
+    is_ring = devices > 1 and cfg.model.attention.context == "ring"
+    pieces = math.lcm(rules.num_shards("act_length"), 2 * devices if is_ring else 1)
+    if T % pieces:
+        raise ConfigError(
+            f"data.seq_len ({T}) does not divide into the {pieces} pieces that "
+            f"mesh.context and mesh.tensor cut a row in. Use data.seq_len="
+            f"{-(-T // pieces) * pieces}, or sharding.act_length=()"
         )
 
 

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from podium.config import TrainConfig
 from podium.input.batch import Batch
 from podium.models import bind
+from podium.models.transformer import in_order
 from podium.sharding.constrain import shard, use_rules
 from podium.sharding.rules import ShardingRules
 from podium.trainer.loss import LossSums, loss_sums, scored_tokens
@@ -102,7 +103,9 @@ def batch_sharding(rules: ShardingRules) -> NamedSharding:
 
 def _forward(cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch):
     net = bind.bind(model.graphdef, params)
-    hidden_BTD = net(batch.tokens, batch.positions, batch.segment_ids)
+    order = net.order(batch.tokens.shape[1])
+    batch = Batch(*(shard(in_order(x, order), "batch", "length") for x in batch))
+    hidden_BTD = net.ordered(batch.tokens, batch.positions, batch.segment_ids)
     return loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
 
 
