@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from podium.config import (
     LayerNormConfig,
     LearnedPositionConfig,
+    MlpConfig,
     ModelConfig,
     RMSNormConfig,
 )
@@ -136,17 +137,17 @@ def make_norm(cfg: ModelConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
 class GatedMlp(nnx.Module):
     """down(act(gate(x)) * up(x)): SwiGLU and GeGLU. Shazeer 2020, arXiv:2002.05202."""
 
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-        D, F = cfg.embed_dim, cfg.mlp.dim
-        self.act = silu if cfg.mlp.kind == "swiglu" else gelu
+    def __init__(self, cfg: ModelConfig, mlp: MlpConfig, *, rngs: nnx.Rngs):
+        D, F = cfg.embed_dim, mlp.dim
+        self.act = silu if mlp.kind == "swiglu" else gelu
         self.gate = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.down = param(
             rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
         )
-        self.gate_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
-        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
-        self.down_bias = make_bias(rngs, (D,), ("embed",), use=cfg.mlp.use_bias)
+        self.gate_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
+        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
+        self.down_bias = make_bias(rngs, (D,), ("embed",), use=mlp.use_bias)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """[B, T, D] -> [B, T, D]."""
@@ -159,25 +160,20 @@ class GatedMlp(nnx.Module):
 class GeluMlp(nnx.Module):
     """down(gelu(up(x))), the tanh form of GELU (GPT-2). arXiv:1606.08415."""
 
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-        D, F = cfg.embed_dim, cfg.mlp.dim
+    def __init__(self, cfg: ModelConfig, mlp: MlpConfig, *, rngs: nnx.Rngs):
+        D, F = cfg.embed_dim, mlp.dim
         self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.down = param(
             rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
         )
-        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
-        self.down_bias = make_bias(rngs, (D,), ("embed",), use=cfg.mlp.use_bias)
+        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
+        self.down_bias = make_bias(rngs, (D,), ("embed",), use=mlp.use_bias)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """[B, T, D] -> [B, T, D]."""
         up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
         h_BTF = shard(gelu(up_BTF), "batch", "length", "mlp")
         return add_bias(linear(h_BTF, self.down), self.down_bias)
-
-
-def make_mlp(cfg: ModelConfig, *, rngs: nnx.Rngs) -> GatedMlp | GeluMlp:
-    """The MLP that `cfg.mlp.kind` names."""
-    return (GeluMlp if cfg.mlp.kind == "gelu" else GatedMlp)(cfg, rngs=rngs)
 
 
 class Embed(nnx.Module):

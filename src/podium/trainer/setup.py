@@ -70,6 +70,10 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)
 
 
+OFF_WORK = ("embed", "opt_embed", "expert_embed", "layers", "act_length")
+"""Rules that split weights, or what lies between two parts of a block: not work."""
+
+
 def check_batch(cfg: TrainConfig, rules: ShardingRules) -> None:
     """Every device gets the same number of rows of every micro-batch."""
     axes, parts = rules.mesh_axes("batch"), rules.num_shards("batch")
@@ -105,13 +109,13 @@ def check_rules_are_used(rules: ShardingRules, axes: dict) -> None:
     used = set()
     for field in dataclasses.fields(rules.config):
         mesh_axes = rules.mesh_axes(field.name)
-        if mesh_axes and field.name not in carried:
+        is_ours = getattr(rules.config, field.name) == field.default
+        if mesh_axes and field.name not in carried and not is_ours:
             raise ShardingError(
                 f"sharding.{field.name}={mesh_axes} matches no tensor of this model; "
                 f"set sharding.{field.name}=()"
             )
-        # The others split weights, or what lies between two parts: not work.
-        if field.name not in ("embed", "opt_embed", "layers", "act_length"):
+        if field.name in carried and field.name not in OFF_WORK:
             used |= set(mesh_axes)
     for axis, size in rules.mesh.shape.items():
         if size > 1 and axis not in used:
