@@ -1,3 +1,3 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a step costs before it runs, and where its time went after."""
+"""Plans, parity, traces and goodput: what a run will do and what it did."""

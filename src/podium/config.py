@@ -162,7 +162,10 @@ class MlpConfig:
 class ModelConfig:
     """A dense decoder-only transformer, put together from the parts above."""
 
-    vocab_size: int = setting(8192, "rows of the embedding", unit="tokens", low=1)
+    vocab_size: int = setting(8192, "different tokens", unit="tokens", low=1)
+    vocab_multiple: int = setting(
+        1, "the embedding's rows are padded to a multiple, to split evenly", low=1
+    )
     num_layers: int = setting(6, "blocks", low=1)
     embed_dim: int = setting(384, "model width D", low=1)
     position: RopeConfig | LearnedPositionConfig = setting(
@@ -190,6 +193,11 @@ class ModelConfig:
         "scan",
         "scan compiles one block however deep the model; unroll compiles them all",
     )
+
+    @property
+    def vocab_rows(self) -> int:
+        """Rows of the embedding; those past vocab_size are never read or predicted."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
     def __post_init__(self):
         if isinstance(self.position, RopeConfig) and self.attention.head_dim % 2:
@@ -328,22 +336,47 @@ class LossConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SlicesConfig:
+    """How much of each mesh axis lies across slices, over the data-centre network.
+
+    The product is the number of slices; the rest of each axis stays inside one.
+    """
+
+    data: int = setting(-1, "slices along data; -1: what is left", low=-1)
+    fsdp: int = setting(1, "slices along fsdp", low=-1)
+
+    def __post_init__(self):
+        if 0 in (self.data, self.fsdp) or self.data == self.fsdp == -1:
+            raise ConfigError(
+                f"mesh.slices data={self.data}, fsdp={self.fsdp}: sizes are 1 or more, "
+                "one of them may be -1"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Devices along each axis, outermost first; one axis may be -1: what is left."""
 
     data: int = setting(1, "replicas of the weights; the batch is split", low=-1)
     fsdp: int = setting(-1, "weights and batch are split", low=-1)
+    context: int = setting(1, "each row's positions are split", low=-1)
     tensor: int = setting(1, "heads, MLP and vocabulary are split", low=-1)
+    slices: SlicesConfig = setting(SlicesConfig(), "the part of each axis over DCN")
 
     def __post_init__(self):
-        sizes = dataclasses.asdict(self)
+        sizes = self.sizes()
         if zero := [name for name, size in sizes.items() if size == 0]:
             raise ConfigError(f"mesh.{zero[0]} is 0; use 1, or -1 for what is left")
         if sum(size == -1 for size in sizes.values()) > 1:
             raise ConfigError(f"mesh: more than one axis is -1 in {sizes}")
 
+    def sizes(self) -> dict[str, int]:
+        """Axis -> devices along it, outermost first, -1 not yet filled in."""
+        return {name: getattr(self, name) for name in MESH_AXES}
 
-MeshAxes = tuple[Literal["data", "fsdp", "tensor"], ...]
+
+MESH_AXES = ("data", "fsdp", "context", "tensor")  # outermost first
+MeshAxes = tuple[Literal["data", "fsdp", "context", "tensor"], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -355,8 +388,17 @@ class ShardingConfig:
     """
 
     batch: MeshAxes = setting(("data", "fsdp"), "rows of the global batch")
-    length: MeshAxes = setting((), "positions in a row")
-    embed: MeshAxes = setting(("fsdp",), "model width of a weight")
+    length: MeshAxes = setting(("context",), "positions, in attention and MLP")
+    act_length: MeshAxes = setting(
+        ("context", "tensor"),
+        "positions between the blocks' parts: norms and residuals (arXiv:2205.05198)",
+    )
+    embed: MeshAxes = setting(("fsdp", "context"), "model width of a weight")
+    opt_embed: MeshAxes | None = setting(
+        None,
+        "model width of optimizer moments and averaged weights; with 'data' in front: "
+        "ZeRO-1; None: as embed",
+    )
     heads: MeshAxes = setting(("tensor",), "query heads")
     kv_heads: MeshAxes = setting(("tensor",), "key and value heads")
     head_dim: MeshAxes = setting((), "channels of a head")

@@ -56,11 +56,11 @@ def count_params(cfg: ModelConfig) -> ParamCounts:
     has_norm_bias = isinstance(cfg.norm, LayerNormConfig) and cfg.norm.use_bias
     norms_per_block = 4 if cfg.norm_placement == "pre_and_post" else 2
     return ParamCounts(
-        embedding=cfg.vocab_size * D + positions,
+        embedding=cfg.vocab_rows * D + positions,
         attention=L * attention,
         mlp=L * (kernels * D * F + biases),
         norms=(L * norms_per_block + 1) * D * (2 if has_norm_bias else 1),
-        head=0 if cfg.tie_embeddings else cfg.vocab_size * D,
+        head=0 if cfg.tie_embeddings else cfg.vocab_rows * D,
     )
 
 

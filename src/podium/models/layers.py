@@ -184,7 +184,7 @@ class Embed(nnx.Module):
     """Tokens -> vectors, with learned positions where the model has them."""
 
     def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-        V, D = cfg.vocab_size, cfg.embed_dim
+        V, D = cfg.vocab_rows, cfg.embed_dim
         self.table = param(rngs, (V, D), axes=("vocab", "embed"), init=normal(cfg))
         self.positions = (
             param(

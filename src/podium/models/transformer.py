@@ -41,6 +41,13 @@ class KVCache(NamedTuple):
     length: Array  # slots filled so far
 
 
+PADDING = -1e30  # logit of a row that pads the vocabulary: no weight, and no NaN
+
+# Between the parts of a block rows may be cut finer than inside them.
+RESIDUAL = ("batch", "act_length", "act_embed")
+INSIDE = ("batch", "length", "act_embed")
+
+
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)).
 
@@ -60,9 +67,8 @@ class Block(nnx.Module):
         self, x_BTD: Float[Array, "B T D"], rows: Rows
     ) -> Float[Array, "B T D"]:
         """Training and scoring: whole rows at once."""
-        x_BTD = self._add_attention(
-            x_BTD, self.attention(self.attention_norm(x_BTD), rows)
-        )
+        inside_BTD = shard(self.attention_norm(x_BTD), *INSIDE)
+        x_BTD = self._add_attention(x_BTD, self.attention(inside_BTD, rows))
         return self._add_mlp(x_BTD)
 
     def decode(
@@ -75,15 +81,17 @@ class Block(nnx.Module):
         return self._add_mlp(self._add_attention(x_BTD, branch_BTD)), key_value
 
     def _add_attention(self, x_BTD: Array, branch_BTD: Array) -> Array:
+        branch_BTD = shard(branch_BTD, *RESIDUAL)
         if self.attention_post_norm is not None:
             branch_BTD = self.attention_post_norm(branch_BTD)
-        return shard(x_BTD + branch_BTD, "batch", "length", "act_embed")
+        return shard(x_BTD + branch_BTD, *RESIDUAL)
 
     def _add_mlp(self, x_BTD: Array) -> Array:
-        branch_BTD = self.mlp(self.mlp_norm(x_BTD))
+        branch_BTD = self.mlp(shard(self.mlp_norm(x_BTD), *INSIDE))
+        branch_BTD = shard(branch_BTD, *RESIDUAL)
         if self.mlp_post_norm is not None:
             branch_BTD = self.mlp_post_norm(branch_BTD)
-        return shard(x_BTD + branch_BTD, "batch", "length", "act_embed")
+        return shard(x_BTD + branch_BTD, *RESIDUAL)
 
 
 class BlockGroup(nnx.Module):
@@ -170,7 +178,7 @@ class Transformer(nnx.Module):
 
             setattr(self, name, stacked(make, repeats, rngs))
         self.final_norm = make_norm(cfg, rngs=rngs)
-        shape = (cfg.embed_dim, cfg.vocab_size)
+        shape = (cfg.embed_dim, cfg.vocab_rows)
         self.head = (
             None
             if cfg.tie_embeddings
@@ -210,12 +218,16 @@ class Transformer(nnx.Module):
         return self.final_norm(x_BTD)
 
     def logits(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
-        """Float32 [..., V] of hidden states [..., D], soft-capped."""
+        """Float32 [..., V] of hidden states [..., D], soft-capped; V: padded rows too."""
         if self.head is None:
             logits = linear_to_float32(hidden, self.embed.table, 1)
         else:
             logits = linear_to_float32(hidden, self.head, 0)
-        return soft_cap(logits, self.cfg.final_soft_cap)
+        logits = soft_cap(logits, self.cfg.final_soft_cap)
+        if self.cfg.vocab_rows == self.cfg.vocab_size:
+            return logits
+        row = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+        return jnp.where(row < self.cfg.vocab_size, logits, PADDING)
 
     def init_cache(self, batch: int, max_tokens: int) -> KVCache:
         """An empty cache with room for `max_tokens` tokens a row, padding included."""
@@ -273,7 +285,7 @@ class Transformer(nnx.Module):
 
     def _embed(self, tokens_BT: Array, positions_BT: Array) -> Array:
         x_BTD = self.embed(tokens_BT, positions_BT)
-        return shard(x_BTD, "batch", "length", "act_embed")
+        return shard(x_BTD, *RESIDUAL)
 
     def _rows(self, positions_BT: Array, segment_ids_BT: Array | None) -> Rows:
         rope, head_dim = self.cfg.position, self.cfg.attention.head_dim

@@ -2,52 +2,113 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices -> Mesh. No chip is ever left over, and the shape always says why."""
 
-import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from podium.config import MeshConfig
+from podium.config import MESH_AXES, MeshConfig
 from podium.errors import ShardingError
 
-MESH_AXES = tuple(f.name for f in dataclasses.fields(MeshConfig))  # outermost first
+log = logging.getLogger(__name__)
 
 
 def fit(cfg: MeshConfig, num_devices: int) -> dict[str, int]:
     """Axis sizes with -1 filled in. Raises ShardingError unless all devices are used."""
-    sizes = {name: getattr(cfg, name) for name in MESH_AXES}
-    fixed = math.prod(s for s in sizes.values() if s != -1)
-    free = [name for name, s in sizes.items() if s == -1]
-    shown = " x ".join(f"{k}={v}" for k, v in sizes.items())
-    if free:
-        if num_devices % fixed:
-            raise ShardingError(
-                f"mesh {shown}: {num_devices} devices do not divide by {fixed}. "
-                f"Use sizes whose product divides {num_devices}."
-            )
-        sizes[free[0]] = num_devices // fixed
-    elif fixed != num_devices:
-        raise ShardingError(
-            f"mesh {shown} takes {fixed} devices, but there are {num_devices}. "
-            f"Set one axis to -1, or make the product {num_devices}."
-        )
-    return sizes
+    return _fit(cfg.sizes(), num_devices, "mesh", "devices")
+
+
+def fit_slices(cfg: MeshConfig, num_slices: int) -> dict[str, int]:
+    """How much of each axis lies across slices. Raises ShardingError unless all are
+    used and every axis divides by its part."""
+    asked = {"data": cfg.slices.data, "fsdp": cfg.slices.fsdp}
+    across = _fit(asked, num_slices, "mesh.slices", "slices")
+    return {name: across.get(name, 1) for name in MESH_AXES}
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over all devices (or the given ones), axes outermost first."""
-    devices = jax.devices() if devices is None else devices
+    """The mesh over all devices (or the given ones), axes outermost first.
+
+    Neighbours along an axis are neighbours on the torus where the hardware has one.
+    Across several slices, `mesh.slices` says which axes leave a slice. CPU devices
+    have no slices: where the config asks for some, equal blocks of devices act them.
+    """
+    devices = list(jax.devices() if devices is None else devices)
     sizes = fit(cfg, len(devices))
+    slices = _slices(cfg, devices)
+    across = fit_slices(cfg, len(slices))
+    for name, part in across.items():
+        if sizes[name] % part:
+            raise ShardingError(
+                f"mesh.{name} ({sizes[name]}) does not divide by mesh.slices.{name} "
+                f"({part}): that many slices lie along it. Use a multiple of {part}."
+            )
+    inside = tuple(sizes[name] // across[name] for name in MESH_AXES)
+    blocks = np.empty((len(slices), *inside), object)
+    for i, members in enumerate(slices):
+        blocks[i] = _inside_a_slice(inside, members)
+    # [slices of data, of fsdp, .., inside data, inside fsdp, ..], interleaved
+    grid = blocks.reshape(*across.values(), *inside)
+    n = len(inside)
+    order = [axis for i in range(n) for axis in (i, n + i)]
+    grid = grid.transpose(order).reshape(tuple(sizes.values()))
     # Auto: the compiler propagates layouts between our constraints.
-    return jax.make_mesh(
-        tuple(sizes.values()),
-        tuple(sizes),
-        axis_types=(AxisType.Auto,) * len(sizes),
-        devices=devices,
-    )
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _inside_a_slice(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+    try:
+        return mesh_utils.create_device_mesh(shape, devices)
+    except NotImplementedError:
+        # The shape does not lie along the torus; splitting a physical axis between
+        # two mesh axes is right but its collectives share links.
+        log.warning("mesh %s splits an axis of the torus", shape)
+        return mesh_utils.create_device_mesh(
+            shape, devices, allow_split_physical_axes=True
+        )
+
+
+def _slices(cfg: MeshConfig, devices: list[Any]) -> list[list[Any]]:
+    indices = [getattr(d, "slice_index", 0) for d in devices]
+    if devices[0].platform == "cpu":
+        asked = [s for s in (cfg.slices.data, cfg.slices.fsdp) if s != -1]
+        num = math.prod(asked)
+        if len(devices) % num:
+            raise ShardingError(
+                f"mesh.slices asks for {num} slices; {len(devices)} devices do not "
+                "divide into them"
+            )
+        block = len(devices) // num
+        indices = [i // block for i in range(len(devices))]
+    return [
+        [d for d, i in zip(devices, indices, strict=True) if i == index]
+        for index in dict.fromkeys(indices)
+    ]
+
+
+def _fit(sizes: dict[str, int], num: int, key: str, what: str) -> dict[str, int]:
+    sizes = dict(sizes)
+    fixed = math.prod(s for s in sizes.values() if s != -1)
+    free = [name for name, s in sizes.items() if s == -1]
+    shown = " x ".join(f"{k}={v}" for k, v in sizes.items() if v != 1) or "of size 1"
+    if free:
+        if num % fixed:
+            raise ShardingError(
+                f"{key} {shown}: {num} {what} do not divide by {fixed}. "
+                f"Use sizes whose product divides {num}."
+            )
+        sizes[free[0]] = num // fixed
+    elif fixed != num:
+        raise ShardingError(
+            f"{key} {shown} takes {fixed} {what}, but there are {num}. "
+            f"Set one axis to -1, or make the product {num}."
+        )
+    return sizes
 
 
 def use_virtual_cpu_devices(cfg: MeshConfig) -> None:
@@ -56,6 +117,6 @@ def use_virtual_cpu_devices(cfg: MeshConfig) -> None:
     Call before any backend starts; GPUs and TPUs are not touched. A mesh with a -1
     takes the devices there are.
     """
-    sizes = [getattr(cfg, name) for name in MESH_AXES]
+    sizes = list(cfg.sizes().values())
     if -1 not in sizes and jax.config.jax_num_cpu_devices < 0:  # pyright: ignore
         jax.config.update("jax_num_cpu_devices", math.prod(sizes))

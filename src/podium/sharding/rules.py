@@ -7,6 +7,7 @@ split it. Another layout is another table, never another model.
 """
 
 import dataclasses
+import math
 
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -32,7 +33,14 @@ class ShardingRules:
             raise ShardingError(
                 f"unknown logical axis {logical!r}; known: {', '.join(LOGICAL_AXES)}"
             )
-        return tuple(a for a in getattr(self.config, logical) if self.mesh.shape[a] > 1)
+        axes = getattr(self.config, logical)
+        if axes is None:  # opt_embed: moments lie as their weights do
+            axes = self.config.embed
+        return tuple(a for a in axes if self.mesh.shape[a] > 1)
+
+    def num_shards(self, logical: str) -> int:
+        """Into how many parts a logical axis is split."""
+        return math.prod(self.mesh.shape[a] for a in self.mesh_axes(logical))
 
     def spec(self, *logical: str | None) -> P:
         """PartitionSpec of an array whose dims carry these logical axes.
@@ -64,9 +72,7 @@ class ShardingRules:
             )
         for dim, axis in zip(shape, logical, strict=True):
             for_axis = self.mesh_axes(axis)
-            parts = 1
-            for mesh_axis in for_axis:
-                parts *= self.mesh.shape[mesh_axis]
+            parts = math.prod(self.mesh.shape[a] for a in for_axis)
             if dim % parts:
                 raise ShardingError(
                     f"{name} {list(shape)}: axis {axis!r} ({dim}) does not divide by "
@@ -78,6 +84,8 @@ class ShardingRules:
 def _fix(dim: int, parts: int, axis: str | None) -> str:
     smaller = max(d for d in range(1, parts + 1) if dim % d == 0)
     larger = -(-dim // parts) * parts
+    padded = f"set model.vocab_multiple={parts}" if axis == "vocab" else ""
     return (
-        f"Use {smaller} devices on it, make {axis} {larger}, or set sharding.{axis}=()."
+        f"Use {smaller} devices on it, {padded or f'make {axis} {larger}'}, or set "
+        f"sharding.{axis}=()."
     )

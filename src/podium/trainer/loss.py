@@ -50,16 +50,23 @@ def loss_sums(
     `logits_fn` maps hidden [B, C, D] to float32 logits [B, C, V].
     """
     B, T = targets_BT.shape
-    num_chunks = _num_chunks(B, T, cfg.chunk_tokens)
+    cuts, num_chunks = _cuts_and_chunks(B, T, cfg.chunk_tokens)
     if num_chunks == 1:
+        hidden_BTD = shard(hidden_BTD, "batch", "length", "act_embed")
         return _chunk_sums(logits_fn(hidden_BTD), targets_BT)
-    chunk = -(-T // num_chunks)
-    pad = num_chunks * chunk - T
-    hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, pad), (0, 0)))
-    targets_BT = jnp.pad(targets_BT, ((0, 0), (0, pad)), constant_values=-1)
-    # The chunk axis goes first, the batch axis stays whole: its sharding is kept.
-    hidden = hidden_BTD.reshape(B, num_chunks, chunk, -1).swapaxes(0, 1)
-    targets = targets_BT.reshape(B, num_chunks, chunk).swapaxes(0, 1)
+    chunk = -(-T // (cuts * num_chunks))
+    pad = num_chunks * chunk - T // cuts
+
+    def in_chunks(x: Array, fill: int) -> Array:
+        # [B, T, ..] -> [chunks, B, cuts * chunk, ..]: every chunk takes its share from
+        # every device's positions, so that no chunk moves and none waits for another.
+        x = x.reshape(B, cuts, T // cuts, *x.shape[2:])
+        rest = [(0, 0)] * (x.ndim - 3)
+        x = jnp.pad(x, [(0, 0), (0, 0), (0, pad), *rest], constant_values=fill)
+        x = jnp.moveaxis(x.reshape(B, cuts, num_chunks, chunk, *x.shape[3:]), 2, 0)
+        return x.reshape(num_chunks, B, cuts * chunk, *x.shape[4:])
+
+    hidden, targets = in_chunks(hidden_BTD, 0), in_chunks(targets_BT, -1)
 
     @jax.checkpoint
     def body(total: LossSums, xs: tuple[Array, Array]) -> tuple[LossSums, None]:
@@ -89,11 +96,11 @@ def _chunk_sums(logits_BCV: Array, targets_BC: Array) -> LossSums:
     )
 
 
-def _num_chunks(B: int, T: int, chunk_tokens: int) -> int:
+def _cuts_and_chunks(B: int, T: int, chunk_tokens: int) -> tuple[int, int]:
+    """Into how many parts the mesh cuts a row, and chunks of the sequence."""
     rules = current_rules()
-    batch_shards = 1
-    if rules is not None:
-        for axis in rules.mesh_axes("batch"):
-            batch_shards *= rules.mesh.shape[axis]
-    rows = max(1, B // batch_shards)
-    return min(T, -(-rows * T // chunk_tokens))
+    if rules is None:
+        return 1, min(T, -(-B * T // chunk_tokens))
+    cuts = rules.num_shards("act_length")
+    tokens = max(1, B // rules.num_shards("batch")) * T // rules.num_shards("length")
+    return cuts, min(T // cuts, -(-tokens // chunk_tokens))

@@ -70,10 +70,7 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
 
 def check_batch(cfg: TrainConfig, rules: ShardingRules) -> None:
     """Every device gets the same number of rows of every micro-batch."""
-    axes = rules.mesh_axes("batch")
-    parts = 1
-    for axis in axes:
-        parts *= rules.mesh.shape[axis]
+    axes, parts = rules.mesh_axes("batch"), rules.num_shards("batch")
     rows = cfg.global_batch_seqs // cfg.grad_accum_steps
     if rows % parts:
         larger = -(-rows // parts) * parts * cfg.grad_accum_steps
@@ -89,7 +86,7 @@ def check_rules_are_used(rules: ShardingRules, axes: dict) -> None:
     """A mesh axis that splits nothing, or a rule that touches nothing, is an error."""
     leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple))
     carried = {name for leaf in leaves for name in leaf}
-    carried |= {"batch", "length", "act_embed"}
+    carried |= {"batch", "length", "act_length", "act_embed", "opt_embed"}
     used = set()
     for field in dataclasses.fields(rules.config):
         mesh_axes = rules.mesh_axes(field.name)
@@ -98,7 +95,8 @@ def check_rules_are_used(rules: ShardingRules, axes: dict) -> None:
                 f"sharding.{field.name}={mesh_axes} matches no tensor of this model; "
                 f"set sharding.{field.name}=()"
             )
-        if field.name not in ("embed", "layers"):  # these split weights, not work
+        # The others split weights, or what lies between two parts: not work.
+        if field.name not in ("embed", "opt_embed", "layers", "act_length"):
             used |= set(mesh_axes)
     for axis, size in rules.mesh.shape.items():
         if size > 1 and axis not in used:

@@ -33,6 +33,7 @@ class StateLayout:
 
     shapes: TrainState  # of jax.ShapeDtypeStruct
     shardings: TrainState  # of NamedSharding
+    gradients: Any  # NamedSharding of every reduced gradient: its moments' layout
 
     def abstract(self) -> TrainState:
         """Shapes that carry their shardings: what a restore reads into."""
@@ -64,6 +65,7 @@ def layout(
 ) -> StateLayout:
     """Where every leaf lives. Optimizer moments lie as their parameter does."""
     param_shardings = param_layout(model, rules)
+    moment_shardings = param_layout(model, rules, embed="opt_embed")
     shapes = jax.eval_shape(lambda p: new_state(p, optimizer, use_ema), model.shapes)
     replicated = NamedSharding(rules.mesh, P())
 
@@ -71,7 +73,7 @@ def layout(
         _dict_path(path): (shape.shape, sharding)
         for (path, shape), sharding in zip(
             jax.tree_util.tree_leaves_with_path(model.shapes),
-            jax.tree.leaves(param_shardings),
+            jax.tree.leaves(moment_shardings),
             strict=True,
         )
     }
@@ -90,9 +92,9 @@ def layout(
         step=replicated,
         params=param_shardings,
         opt_state=opt_shardings,
-        ema=param_shardings if use_ema else None,
+        ema=moment_shardings if use_ema else None,
     )
-    return StateLayout(shapes, shardings)
+    return StateLayout(shapes, shardings, moment_shardings)
 
 
 def _dict_path(path: tuple) -> tuple[str, ...]:
@@ -100,11 +102,16 @@ def _dict_path(path: tuple) -> tuple[str, ...]:
     return tuple(k.key for k in path if isinstance(k, jax.tree_util.DictKey))
 
 
-def param_layout(model: bind.Abstract, rules: ShardingRules) -> Any:
-    """NamedSharding of every parameter. Raises ShardingError where one does not fit."""
+def param_layout(
+    model: bind.Abstract, rules: ShardingRules, embed: str = "embed"
+) -> Any:
+    """NamedSharding of every parameter, its "embed" axis split by the rule `embed`.
+
+    Raises ShardingError where one does not fit.
+    """
     return jax.tree.map_with_path(
         lambda path, shape, axes: rules.sharding(
-            axes,
+            tuple(embed if axis == "embed" else axis for axis in axes),
             shape.shape,
             "params/" + jax.tree_util.keystr(path, simple=True, separator="/"),
         ),

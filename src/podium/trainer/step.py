@@ -36,9 +36,29 @@ def make_train_step(
     param_norm, learning_rate, tokens (scored).
     """
 
+    step = step_with_gradients(cfg, model, optimizer, schedule, rules, state_layout)
+    return jax.jit(
+        lambda state, batch: step(state, batch)[:2],
+        donate_argnums=0,
+        in_shardings=(state_layout.shardings, batch_sharding(rules)),
+        out_shardings=(state_layout.shardings, None),
+    )
+
+
+def step_with_gradients(
+    cfg: TrainConfig,
+    model: bind.Abstract,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    rules: ShardingRules,
+    state_layout: StateLayout,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], Any]]:
+    """The step before it is jitted; it also returns the gradients, for who compares."""
+
     def train_step(state: TrainState, batch: Batch):
         with use_rules(rules):
             sums, grads = _gradients(cfg, model, state.params, batch)
+            grads = jax.lax.with_sharding_constraint(grads, state_layout.gradients)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             metrics = {
@@ -49,19 +69,18 @@ def make_train_step(
                 "learning_rate": schedule(state.step),
                 "tokens": sums.tokens,
             }
-            return TrainState(
-                step=state.step + 1,
-                params=params,
-                opt_state=opt_state,
-                ema=_average(cfg.optim.ema_decay, state.ema, params),
-            ), metrics
+            return (
+                TrainState(
+                    step=state.step + 1,
+                    params=params,
+                    opt_state=opt_state,
+                    ema=_average(cfg.optim.ema_decay, state.ema, params),
+                ),
+                metrics,
+                grads,
+            )
 
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        in_shardings=(state_layout.shardings, batch_sharding(rules)),
-        out_shardings=(state_layout.shardings, None),
-    )
+    return train_step
 
 
 def make_eval_step(

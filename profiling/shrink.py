@@ -1,0 +1,66 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A config of the same architecture, small enough for virtual devices on a CPU."""
+
+import dataclasses
+import math
+
+from podium.config import AdamWConfig, LearnedPositionConfig, LossConfig, TrainConfig
+
+PARTS = 8  # every dimension divides by it, so that any axis of 8 devices can split it
+
+
+def shrink(cfg: TrainConfig) -> TrainConfig:
+    """Every kind of part, feature and rule of `cfg`, in float32, a few thousand parameters.
+
+    Two turns of the attention pattern and the part of one that is left over; grouped
+    queries stay grouped, windows stay windows, chunks of the loss stay several, an
+    uneven vocabulary stays uneven.
+    """
+    model = cfg.model
+    a = model.attention
+    seq_len = 8 * PARTS
+    kv_heads = PARTS if a.num_kv_heads == a.num_heads else PARTS // 2
+    attention = dataclasses.replace(
+        a,
+        num_heads=PARTS,
+        num_kv_heads=kv_heads,
+        head_dim=8,
+        window_tokens=a.window_tokens and seq_len // 4,
+        query_scale=a.query_scale and 8**-0.5,
+        implementation="auto",
+    )
+    turns, rest = divmod(model.num_layers, len(a.pattern))
+    position = model.position
+    if isinstance(position, LearnedPositionConfig):
+        position = dataclasses.replace(position, max_tokens=seq_len)
+    optimizer = cfg.optim.optimizer
+    if isinstance(optimizer, AdamWConfig):
+        # Else Adam lifts a gradient of pure rounding noise to full size.
+        optimizer = dataclasses.replace(optimizer, eps=1e-5)
+    rows = 2 * PARTS * math.gcd(cfg.grad_accum_steps, 2)
+    return dataclasses.replace(
+        cfg,
+        model=dataclasses.replace(
+            model,
+            vocab_size=96 if model.vocab_size % PARTS == 0 else 93,
+            num_layers=min(2, turns) * len(a.pattern) + rest,
+            embed_dim=8 * PARTS,
+            position=position,
+            attention=attention,
+            mlp=dataclasses.replace(model.mlp, dim=16 * PARTS),
+            vocab_multiple=PARTS if model.vocab_multiple > 1 else 1,
+            init_std=0.1,  # larger than in training: every term is felt
+            dtype="float32",
+        ),
+        data=dataclasses.replace(cfg.data, seq_len=seq_len, paths=(), text=None),
+        loss=LossConfig(z_loss=cfg.loss.z_loss, chunk_tokens=4 * seq_len),
+        global_batch_seqs=rows,
+        grad_accum_steps=math.gcd(cfg.grad_accum_steps, 2),
+        num_steps=100,
+        optim=dataclasses.replace(
+            cfg.optim,
+            optimizer=optimizer,
+            schedule=dataclasses.replace(cfg.optim.schedule, warmup_steps=1),
+        ),
+    )
