@@ -55,7 +55,9 @@ def _mesh(axes_text: str, ids_text: str | None, chosen_text: str) -> tuple:
     """
     sizes = {n: int(s) for n, s in re.findall(r"'([^']+)'=(\d+)", axes_text)}
     ids = np.arange(math.prod(sizes.values()))
-    if ids_text and (listed := re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\)?)?", ids_text)):
+    if ids_text and (
+        listed := re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\)?)?", ids_text)
+    ):
         dims = _ints(listed[1])
         order = _ints(listed[2]) if listed[2] else range(len(dims))
         ids = ids.reshape(dims).transpose(order).reshape(-1)

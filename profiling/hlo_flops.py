@@ -58,9 +58,7 @@ def _pairs(
 ) -> int:
     """(output, kernel) positions of one spatial dim that meet an input element."""
     if out <= kernel and dilate == 1:
-        return sum(
-            _hits(size, kernel, spread, o * stride - pad, 1) for o in range(out)
-        )
+        return sum(_hits(size, kernel, spread, o * stride - pad, 1) for o in range(out))
     total = 0
     for k in range(kernel):
         if dilate == 1:

@@ -37,9 +37,7 @@ class Times:
     @property
     def step_secs(self) -> float:
         """The bound."""
-        return (
-            self.fusion_secs + self.kernel_secs + self.sync_secs + self.exposed_secs
-        )
+        return self.fusion_secs + self.kernel_secs + self.sync_secs + self.exposed_secs
 
     def add(self, other: "Times", times: int = 1) -> None:
         """Adds `times` executions of another stretch."""

@@ -54,7 +54,9 @@ def test_attention_kernels_count_the_pairs_that_causality_leaves(by_name):
         ("all-reduce.1", "all-reduce", 2 * 64 * 4, 0, False, 1),
     ],
 )
-def test_collectives_in_every_form(by_name, name, kind, num_bytes, size, is_async, count):
+def test_collectives_in_every_form(
+    by_name, name, kind, num_bytes, size, is_async, count
+):
     times, c = by_name[name]
     assert isinstance(c, Collective)
     assert (c.kind, c.num_bytes, c.groups.size) == (kind, num_bytes, size)
