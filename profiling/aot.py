@@ -45,12 +45,12 @@ class Compiled:
     peak_bytes: int
 
 
-@dataclasses.dataclass(frozen=True)
-class DoesNotFit(Exception):
+class DoesNotFitError(Exception):
     """The compiler refused: the step needs more than a device has."""
 
-    needed_bytes: int
-    message: str
+    def __init__(self, needed_bytes: int):
+        super().__init__(f"the step needs {needed_bytes} bytes")
+        self.needed_bytes = needed_bytes
 
 
 def without_tpus() -> None:
@@ -101,7 +101,7 @@ def lower(parts: Any) -> Any:
 def compile_step(
     lowered: Any, where: Slice, options: dict[str, str] | None = None
 ) -> Compiled:
-    """Compiles, or reads an earlier result. Raises DoesNotFit."""
+    """Compiles, or reads an earlier result. Raises DoesNotFitError."""
     options = COMPILER_OPTIONS[where.chip.name] if options is None else options
     kept = _cache_path(lowered, where, options)
     if kept.exists():
@@ -113,7 +113,7 @@ def compile_step(
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise DoesNotFit(needed_bytes(str(error)), str(error)) from None
+        raise DoesNotFitError(needed_bytes(str(error))) from None
     memory = compiled.memory_analysis()
     found = Compiled(
         hlo=compiled.as_text(),

@@ -215,7 +215,7 @@ class Slice:
 
 
 def parse_slice(name: str) -> Slice:
-    """`v4-256`, `v5e-256x4`; also a shape, `v5p-4x4x12`. Raises ConfigError."""
+    """`v4-256`, `v5e-256x4`; 3-D slices also by shape, `v5p-4x4x12`. ConfigError."""
     head = re.fullmatch(r"([a-z0-9]+)-(.+)", name.strip().lower())
     kind = {"v5litepod": "v5e", "v5lite": "v5e"}.get(head[1], head[1]) if head else ""
     if head is None or kind not in CHIPS:
@@ -225,10 +225,8 @@ def parse_slice(name: str) -> Slice:
             "slices"
         )
     chip = CHIPS[kind]
-    if shaped := re.fullmatch(r"(\d+(?:x\d+){%d})" % (chip.torus_dims - 1), head[2]):
-        shape = tuple(int(n) for n in shaped[1].split("x"))
-        if chip.torus_dims == 3 or shaped[1] in chip.topologies:
-            return Slice(name, chip, shape, 1)
+    if chip.torus_dims == 3 and re.fullmatch(r"\d+x\d+x\d+", head[2]):
+        return Slice(name, chip, tuple(int(n) for n in head[2].split("x")), 1)
     sized = re.fullmatch(r"(\d+)(?:x(\d+))?", head[2])
     sizes = {_size(chip, t): t for t in chip.topologies}
     if sized is None or int(sized[1]) not in sizes or sized[2] == "0":

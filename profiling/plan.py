@@ -98,7 +98,7 @@ def make_plan(
     with _progress(f"compiling the step for {where.name}"):
         try:
             compiled = aot.compile_step(aot.lower(parts), where)
-        except aot.DoesNotFit as error:
+        except aot.DoesNotFitError as error:
             plan["hbm_bytes_per_chip"] = (
                 error.needed_bytes * where.chip.devices_per_chip
             )

@@ -118,12 +118,12 @@ class _Replay:
                 case Loop():
                     self._loop(event, clock, runs, total)
                 case Collective():
-                    end, secs = self._depart(event, clock, runs, total)
+                    end = self._depart(event, clock, runs, total)
                     total.sync_secs += end - clock.now
                     self.rows[event.name].exposed_secs += runs * (end - clock.now)
                     clock.now = end
                 case Start():
-                    end, _ = self._depart(event.collective, clock, runs, total)
+                    end = self._depart(event.collective, clock, runs, total)
                     arrives[event.key] = (end, event.collective.name)
                 case Done() if event.key in arrives:
                     end, name = arrives.pop(event.key)
@@ -163,9 +163,8 @@ class _Replay:
             total.matmul_flops += event.flops
         return secs
 
-    def _depart(
-        self, c: Collective, clock: _Clock, runs: int, total: Times
-    ) -> tuple[float, float]:
+    def _depart(self, c: Collective, clock: _Clock, runs: int, total: Times) -> float:
+        """Puts a collective on its links; returns when it has arrived."""
         transfer = self.network.transfer(c)
         end = clock.occupy(transfer.links, transfer.secs)
         if DCN in transfer.links:
@@ -187,4 +186,4 @@ class _Replay:
         )
         row.count += runs
         row.secs += runs * transfer.secs
-        return end, transfer.secs
+        return end

@@ -19,6 +19,7 @@ from profiling.chips import CHIPS, parse_slice
         ("tpu7x-128", (4, 4, 4), 64, 128),
         ("v5e-256x4", (16, 16), 1024, 1024),
         ("v5p-4x4x12", (4, 4, 12), 192, 192),
+        ("v5e-16x4", (4, 4), 64, 64),
     ],
 )
 def test_a_name_is_read_as_google_means_it(name, shape, chips, devices):

@@ -95,9 +95,12 @@ def test_a_convolution_that_slides_into_padding_counts_what_meets_an_element():
 ENTRY %main (a: bf16[3,64,128,1], b: bf16[128,8,16,1]) -> bf16[3,64,8,16] {
   %a = bf16[3,64,128,1]{3,2,1,0} parameter(0)
   %b = bf16[128,8,16,1]{3,2,1,0} parameter(1)
-  ROOT %c = bf16[3,64,8,16]{3,2,1,0} convolution(%a, %b), window={size=1x8 pad=0_0x7_7 rhs_reversal=0x1}, dim_labels=0bf1_i1o0->0b1f
+  ROOT %c = bf16[3,64,8,16]{3,2,1,0} convolution(%a, %b), WHERE
 }
-"""
+""".replace(
+        "WHERE",
+        "window={size=1x8 pad=0_0x7_7 rhs_reversal=0x1}, dim_labels=0bf1_i1o0->0b1f",
+    )
     main = parse(text).computations["main"]
     assert matmul_flops(main.root, main) == 2 * 3 * 64 * 128 * 8 * 16
 
