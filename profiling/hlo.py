@@ -37,6 +37,9 @@ Kind = Literal[
 _KINDS: tuple[str, ...] = Kind.__args__  # type: ignore[attr-defined]
 _LAID_OUT = re.compile(r"([a-z]\w*\[[\d,]*\])(\{[^}]*\})?")
 _ON_CHIP = re.compile(r"S\([1-9]\d*\)")
+_HOST = "S(5)"  # the memory space of the host in the compiler's layouts
+_COPIES = ("copy-start", "slice-start", "dynamic-slice-start")
+_COPIES += ("dynamic-update-slice-start",)
 _ASYNC_TARGET = {"AsyncCollectiveStart": "start", "AsyncCollectiveDone": "done"}
 
 
@@ -74,16 +77,26 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True)
+class HostCopy:
+    """Offloaded data on its way between the device and its host; asynchronous."""
+
+    name: str
+    num_bytes: int
+    to_host: bool
+    op_name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Start:
-    """An asynchronous collective leaves; its `Done` has the same key."""
+    """A transfer leaves; its `Done` has the same key."""
 
     key: str
-    collective: Collective
+    transfer: Collective | HostCopy
 
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """The core waits here for the collective of that key."""
+    """The core waits here for the transfer of that key."""
 
     key: str
 
@@ -106,8 +119,8 @@ class Program:
 
     events: tuple[Event, ...]
 
-    def flat(self) -> Iterator[tuple[int, Compute | Kernel | Collective]]:
-        """(executions, event) of everything that costs; starts as their collective."""
+    def flat(self) -> Iterator[tuple[int, Compute | Kernel | Collective | HostCopy]]:
+        """(executions, event) of everything that costs; starts as their transfer."""
         yield from _flat(self.events, 1)
 
 
@@ -123,7 +136,7 @@ def _flat(events: tuple[Event, ...], times: int):
             case Loop():
                 yield from _flat(event.body, times * event.trips)
             case Start():
-                yield times, event.collective
+                yield times, event.transfer
             case Done():
                 pass
             case _:
@@ -162,6 +175,10 @@ class _Reader:
             yield from self._async(i, computation)
         elif i.opcode.endswith("-done") and _kind(i.opcode, "-done"):
             yield Done(i.operands[0])
+        elif i.opcode in _COPIES and _HOST in i.shape:
+            yield Start(i.name, _host_copy(i, computation))
+        elif i.opcode.removesuffix("-done") + "-start" in _COPIES:
+            yield Done(i.operands[0])  # of a copy on the device: no start, no wait
         elif kind := _kind(i.opcode, "-start"):
             is_async = i.opcode.endswith("-start")
             collective = _collective(i, kind, computation, is_async=is_async)
@@ -334,6 +351,17 @@ def _collective(
         num_bytes = sum(o.num_bytes for o in operands)
     groups = parse_groups(i.attributes)
     return Collective(i.name, kind, num_bytes, groups, is_async, i.op_name)
+
+
+def _host_copy(i: Instruction, computation: Computation) -> HostCopy:
+    """A start's result is ((operands), result, ..), a copy's (result, source, ..)."""
+    if i.opcode == "dynamic-update-slice-start":
+        update = computation.instructions[i.operands[1]]
+        return HostCopy(i.name, update.num_bytes, True, i.op_name)
+    source = computation.instructions[i.operands[0]]
+    results = i.arrays if i.opcode == "copy-start" else i.arrays[1:]
+    small = min(a.num_bytes for a in results if a.size > 1)
+    return HostCopy(i.name, small, _HOST not in source.shape, i.op_name)
 
 
 def _cycles(events: tuple[Event, ...]) -> int:

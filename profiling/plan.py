@@ -135,6 +135,7 @@ def _speed(
             "exposed_asynchronous": times.exposed_secs,
             "all_ici": times.ici_secs,
             "all_dcn": times.dcn_secs,
+            "all_host": times.host_secs,
             "hbm_at_most": times.hbm_bytes
             / (where.chip.hbm_bytes_per_sec / where.chip.devices_per_chip),
         },
@@ -148,7 +149,10 @@ def _speed(
         "flops_executed": times.flops,
         "flops_useful": tokens * ours,
         "hbm_traffic_bytes_at_most": times.hbm_bytes,
-        "collective_bytes": sum(r.num_bytes * r.count for r in found.collectives),
+        "collective_bytes": sum(
+            r.num_bytes * r.count for r in found.collectives if r.group_size > 1
+        ),
+        "host_copy_bytes": times.host_bytes,
         "collectives": [dataclasses.asdict(row) for row in found.collectives],
         "unknown_kernels": found.unknown_kernels,
     }

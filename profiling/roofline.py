@@ -15,7 +15,17 @@ import dataclasses
 from collections.abc import Iterable
 
 from profiling.chips import Chip
-from profiling.hlo import Collective, Compute, Done, Event, Kernel, Loop, Program, Start
+from profiling.hlo import (
+    Collective,
+    Compute,
+    Done,
+    Event,
+    HostCopy,
+    Kernel,
+    Loop,
+    Program,
+    Start,
+)
 from profiling.network import DCN, Network
 
 
@@ -29,6 +39,8 @@ class Times:
     exposed_secs: float = 0.0  # waited for asynchronous ones
     ici_secs: float = 0.0  # all collectives within slices, hidden or not
     dcn_secs: float = 0.0  # all collectives that cross slices, hidden or not
+    host_secs: float = 0.0  # all copies to and from host memory, hidden or not
+    host_bytes: float = 0.0
     flops: float = 0.0  # executed, recomputation included
     matmul_secs: float = 0.0  # fusions that hold a matmul
     matmul_flops: float = 0.0
@@ -48,7 +60,7 @@ class Times:
 
 @dataclasses.dataclass(kw_only=True)
 class CollectiveRow:
-    """One collective of the program over a whole step."""
+    """One collective, or copy to or from the host, of the program over a whole step."""
 
     name: str
     kind: str
@@ -123,8 +135,8 @@ class _Replay:
                     self.rows[event.name].exposed_secs += runs * (end - clock.now)
                     clock.now = end
                 case Start():
-                    end = self._depart(event.collective, clock, runs, total)
-                    arrives[event.key] = (end, event.collective.name)
+                    end = self._depart(event.transfer, clock, runs, total)
+                    arrives[event.key] = (end, event.transfer.name)
                 case Done() if event.key in arrives:
                     end, name = arrives.pop(event.key)
                     wait = max(0.0, end - clock.now)
@@ -163,8 +175,12 @@ class _Replay:
             total.matmul_flops += event.flops
         return secs
 
-    def _depart(self, c: Collective, clock: _Clock, runs: int, total: Times) -> float:
-        """Puts a collective on its links; returns when it has arrived."""
+    def _depart(
+        self, c: Collective | HostCopy, clock: _Clock, runs: int, total: Times
+    ) -> float:
+        """Puts a transfer on its links; returns when it has arrived."""
+        if isinstance(c, HostCopy):
+            return self._host(c, clock, runs, total)
         transfer = self.network.transfer(c)
         end = clock.occupy(transfer.links, transfer.secs)
         if DCN in transfer.links:
@@ -186,4 +202,26 @@ class _Replay:
         )
         row.count += runs
         row.secs += runs * transfer.secs
+        return end
+
+    def _host(self, c: HostCopy, clock: _Clock, runs: int, total: Times) -> float:
+        secs = c.num_bytes / self.chip.host_bytes_per_sec * self.chip.devices_per_chip
+        end = clock.occupy([("host", c.to_host)], secs)
+        total.host_secs += secs
+        total.host_bytes += c.num_bytes
+        row = self.rows.setdefault(
+            c.name,
+            CollectiveRow(
+                name=c.name,
+                kind="to host" if c.to_host else "from host",
+                num_bytes=c.num_bytes,
+                group_size=1,
+                count=0,
+                crosses_slices=False,
+                is_async=True,
+                op_name=c.op_name,
+            ),
+        )
+        row.count += runs
+        row.secs += runs * secs
         return end

@@ -71,6 +71,13 @@ def test_a_collective_carried_by_fusions_starts_once_and_ends_once():
     assert len(starts) == len({s.key for s in starts})
 
 
+def test_offloaded_data_is_a_copy_and_no_work_of_the_core(by_name):
+    out, back = by_name["dynamic-update-slice-start"], by_name["dynamic-slice-start"]
+    size = 2 * 64 * 128 * 2
+    assert (out[1].num_bytes, out[1].to_host) == (size, True)
+    assert (back[1].num_bytes, back[1].to_host) == (size, False)
+
+
 @pytest.mark.parametrize(
     ("text", "groups"),
     [

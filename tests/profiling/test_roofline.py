@@ -7,7 +7,16 @@ import pytest
 
 from profiling.chips import parse_slice
 from profiling.groups import Groups
-from profiling.hlo import Collective, Compute, Done, Kernel, Loop, Program, Start
+from profiling.hlo import (
+    Collective,
+    Compute,
+    Done,
+    HostCopy,
+    Kernel,
+    Loop,
+    Program,
+    Start,
+)
 from profiling.network import Network
 from profiling.roofline import roofline
 
@@ -128,3 +137,11 @@ def test_mfu_is_useful_work_over_what_the_peak_would_do():
     found = roofline(Program((compute(2.0),)), network())
     assert found.mfu(275e12, V4.chip) == pytest.approx(0.5)
     assert math.isfinite(found.mfu(0.0, V4.chip))
+
+
+def test_offloaded_data_uses_the_host_link_and_is_hidden_by_compute():
+    copy = HostCopy("q", int(V4.chip.host_bytes_per_sec * 1e-3), to_host=True)
+    events = (Start("q", copy), compute(0.4e-3), Done("q"))
+    found = roofline(Program(events), network())
+    assert found.times.host_secs == pytest.approx(1e-3)
+    assert found.times.exposed_secs == pytest.approx(0.6e-3, rel=1e-3)
