@@ -42,7 +42,8 @@ class Compiled:
     hlo: str  # optimised and scheduled
     argument_bytes: int
     temporary_bytes: int
-    peak_bytes: int
+    peak_bytes: int  # of device memory; an upper bound where the host holds some too
+    host_bytes: int
 
 
 class DoesNotFitError(Exception):
@@ -115,11 +116,18 @@ def compile_step(
             raise
         raise DoesNotFitError(needed_bytes(str(error))) from None
     memory = compiled.memory_analysis()
+    peak = int(memory.peak_memory_in_bytes)
+    host = int(memory.host_temp_size_in_bytes)
+    if host:
+        # The peak that jax states is then the host's. It compiled, so it fits.
+        both = int(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
+        peak = min(both, where.chip.device_hbm_bytes)
     found = Compiled(
         hlo=compiled.as_text(),
         argument_bytes=int(memory.argument_size_in_bytes),
         temporary_bytes=int(memory.temp_size_in_bytes),
-        peak_bytes=int(memory.peak_memory_in_bytes),
+        peak_bytes=peak,
+        host_bytes=host,
     )
     _write(kept, found)
     return found

@@ -35,7 +35,8 @@ class Times:
 
     fusion_secs: float = 0.0
     kernel_secs: float = 0.0
-    sync_secs: float = 0.0  # synchronous collectives
+    sync_secs: float = 0.0  # synchronous collectives, their wait for links included
+    sync_link_secs: float = 0.0  # the same without the wait
     exposed_secs: float = 0.0  # waited for asynchronous ones
     ici_secs: float = 0.0  # all collectives within slices, hidden or not
     dcn_secs: float = 0.0  # all collectives that cross slices, hidden or not
@@ -50,6 +51,12 @@ class Times:
     def step_secs(self) -> float:
         """The bound."""
         return self.fusion_secs + self.kernel_secs + self.sync_secs + self.exposed_secs
+
+    @property
+    def hidden_step_secs(self) -> float:
+        """The bound if links were never shared and everything asynchronous was hidden:
+        how bounds of other projects are quoted here."""
+        return self.fusion_secs + self.kernel_secs + self.sync_link_secs
 
     def add(self, other: "Times", times: int = 1) -> None:
         """Adds `times` executions of another stretch."""
@@ -82,9 +89,13 @@ class Roofline:
     collectives: list[CollectiveRow]
     unknown_kernels: list[str]  # counted as free: the bound is too low for them
 
-    def mfu(self, useful_flops: float, chip: Chip) -> float:
+    def mfu(
+        self, useful_flops: float, chip: Chip, *, async_is_hidden: bool = False
+    ) -> float:
         """Useful operations a device does in a step, over what its peak would."""
-        return useful_flops / chip.device_peak_flops / self.times.step_secs
+        times = self.times
+        secs = times.hidden_step_secs if async_is_hidden else times.step_secs
+        return useful_flops / chip.device_peak_flops / secs
 
 
 def roofline(program: Program, network: Network) -> Roofline:
@@ -182,6 +193,8 @@ class _Replay:
         if isinstance(c, HostCopy):
             return self._host(c, clock, runs, total)
         transfer = self.network.transfer(c)
+        if not c.is_async:
+            total.sync_link_secs += transfer.secs
         end = clock.occupy(transfer.links, transfer.secs)
         if DCN in transfer.links:
             total.dcn_secs += transfer.secs
