@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from podium.errors import ConfigError
 
-Remat = Literal["none", "full", "dots", "qkv", "attention_out"]
+Remat = Literal["none", "full", "dots", "qkv", "attention_out", "qkv_on_host"]
 Dtype = Literal["float32", "bfloat16"]
 
 

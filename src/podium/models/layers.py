@@ -6,6 +6,7 @@ Weights are float32 and cast to the activation's type where they are used; the
 statistics of a norm are float32 whatever comes in.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -22,7 +23,7 @@ from podium.config import (
     RMSNormConfig,
 )
 from podium.models.linear import dot, linear
-from podium.sharding.constrain import param, shard
+from podium.sharding.constrain import current_platform, param, shard
 
 
 def match_rank(weight: Array, x: Array) -> Array:
@@ -134,6 +135,36 @@ def make_norm(cfg: ModelConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
     return RMSNorm(cfg.norm, cfg.embed_dim, rngs=rngs)
 
 
+def gated(act: Callable[[Array], Array], gate: Array, up: Array) -> Array:
+    """act(gate) * up."""
+    on_tpu = current_platform() == "tpu"
+    return _gated_apart(act, gate, up) if on_tpu else act(gate) * up
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gated_apart(act: Callable[[Array], Array], gate: Array, up: Array) -> Array:
+    """`gated` and its gradient, each computed once and written to memory.
+
+    Left alone, XLA:TPU computes them anew in every block of the matmuls that read
+    them: those ran at 59% of peak instead of 95%, and a 7B step on v5e took 5% longer.
+    """
+    return jax.lax.optimization_barrier(act(gate) * up)
+
+
+def _gated_forward(act: Callable[[Array], Array], gate: Array, up: Array):
+    return _gated_apart(act, gate, up), (gate, up)
+
+
+def _gated_backward(
+    act: Callable[[Array], Array], saved: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    _, backward = jax.vjp(lambda gate, up: act(gate) * up, *saved)
+    return jax.lax.optimization_barrier(backward(g))
+
+
+_gated_apart.defvjp(_gated_forward, _gated_backward)
+
+
 class GatedMlp(nnx.Module):
     """down(act(gate(x)) * up(x)): SwiGLU and GeGLU. Shazeer 2020, arXiv:2002.05202."""
 
@@ -153,7 +184,7 @@ class GatedMlp(nnx.Module):
         """[B, T, D] -> [B, T, D]."""
         gate_BTF = add_bias(linear(x_BTD, self.gate), self.gate_bias)
         up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
-        h_BTF = shard(self.act(gate_BTF) * up_BTF, "batch", "length", "mlp")
+        h_BTF = shard(gated(self.act, gate_BTF, up_BTF), "batch", "length", "mlp")
         return add_bias(linear(h_BTF, self.down), self.down_bias)
 
 

@@ -11,6 +11,7 @@ of the pattern, so that windows and RoPE bases stay static. A depth that the pat
 does not divide ends in a second, shorter stack: `tail`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -157,12 +158,21 @@ def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
 
     full saves a block's input only; dots every matmul output without batch dims
     (projections, not scores); qkv and attention_out the tensors of that name.
+    qkv_on_host keeps q, k and v in the host's memory: it saves the time that qkv does
+    and takes no memory of the device, while the host's link keeps up with the layers.
     """
+    on_host = functools.partial(
+        jax.checkpoint_policies.save_and_offload_only_these_names,
+        names_which_can_be_saved=[],
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
     saved = {
         "full": None,
         "dots": jax.checkpoint_policies.save_only_these_names("linear"),
         "qkv": jax.checkpoint_policies.save_only_these_names("query", "key", "value"),
         "attention_out": jax.checkpoint_policies.save_only_these_names("attention_out"),
+        "qkv_on_host": on_host(names_which_can_be_offloaded=["query", "key", "value"]),
     }
     if policy == "none":
         return fn
