@@ -27,8 +27,14 @@ from profiling.chips import Slice
 COMPILER_OPTIONS: dict[str, dict[str, str]] = {
     # Without it all-gathers stop the core: a 102B step on v4-256 takes 7% longer.
     "v4": {"xla_enable_async_all_gather": "true"},
-    "v5e": {},  # its collectives ride in the matmul fusions by default
-    "v5p": {"xla_enable_async_all_gather": "true"},  # as v4
+    # All-gathers ride in matmul fusions by default; with these so do the all-reduces
+    # that a matmul follows: 1.5% of a 7B step on v5e-256, docs/tpu-layout-trials.md.
+    "v5e": {
+        "xla_enable_async_all_reduce": "true",
+        "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
+        "xla_tpu_enable_async_collective_fusion_fuse_reduce_scatter": "true",
+    },
+    "v5p": {"xla_enable_async_all_gather": "true"},  # off by default there too
     "v6e": {},
     "tpu7x": {},
 }

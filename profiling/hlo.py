@@ -32,7 +32,6 @@ Kind = Literal[
     "collective-permute",
     "collective-broadcast",
     "send",
-    "recv",
 ]
 _KINDS: tuple[str, ...] = Kind.__args__  # type: ignore[attr-defined]
 _LAID_OUT = re.compile(r"([a-z]\w*\[[\d,]*\])(\{[^}]*\})?")
@@ -74,6 +73,7 @@ class Collective:
     groups: Groups
     is_async: bool
     op_name: str = ""
+    over_dcn: bool = False  # between slices, through the hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +173,14 @@ class _Reader:
             yield from self.events(i.called["to_apply"])
         elif i.opcode in ("async-start", "async-update", "async-done"):
             yield from self._async(i, computation)
-        elif i.opcode.endswith("-done") and _kind(i.opcode, "-done"):
+        elif i.opcode == "send":
+            yield Start(_rendezvous(i), _between_slices(i, computation))
+        elif i.opcode == "recv-done":
+            yield Done(_rendezvous(computation.instructions[i.operands[0]]))
+        elif i.opcode.endswith("-done") and _kind(i.opcode, "-done") not in (
+            None,
+            "send",
+        ):
             yield Done(i.operands[0])
         elif i.opcode in _COPIES and _HOST in i.shape:
             yield Start(i.name, _host_copy(i, computation))
@@ -353,6 +360,21 @@ def _collective(
         num_bytes = sum(o.num_bytes for o in operands)
     groups = parse_groups(i.attributes)
     return Collective(i.name, kind, num_bytes, groups, is_async, i.op_name)
+
+
+def _rendezvous(i: Instruction) -> str:
+    """What a send and the recv that answers it have in common."""
+    found = re.search(r'_xla_host_transfer_rendezvous="([^"]*)"', i.attributes)
+    return found[1] if found else i.name
+
+
+def _between_slices(i: Instruction, computation: Computation) -> Collective:
+    """XLA turns collectives across slices into a send to the host and a recv of the
+    result; the rendezvous still has the name of the collective."""
+    name = _rendezvous(i)
+    kind = next((k for k in _KINDS if name.startswith(k)), "send")
+    num_bytes = computation.instructions[i.operands[0]].num_bytes
+    return Collective(i.name, kind, num_bytes, Groups(()), True, i.op_name, True)  # type: ignore[arg-type]
 
 
 def _host_copy(i: Instruction, computation: Computation) -> HostCopy:

@@ -51,7 +51,13 @@ class Network:
 
     @functools.cache  # noqa: B019  (a network lives as long as its plan)
     def transfer(self, c: Collective) -> Transfer:
-        """Time of one execution. Send and receive of a pipeline count as a permute."""
+        """Time of one execution."""
+        if c.over_dcn:
+            slices = self.where.num_slices
+            passes = 2 if c.kind == "all-reduce" else 1
+            moved = passes * c.num_bytes * (slices - 1) / slices
+            secs = moved / self.where.chip.dcn_bytes_per_sec
+            return Transfer(secs, frozenset({DCN}), crosses_slices=True)
         if c.groups.is_pairs:
             return self._permute(c)
         groups = c.groups.members or (tuple(range(len(self.places))),)

@@ -206,7 +206,9 @@ class _Replay:
                 name=c.name,
                 kind=c.kind,
                 num_bytes=c.num_bytes,
-                group_size=c.groups.size or len(self.network.places),
+                group_size=self.network.where.num_slices
+                if c.over_dcn
+                else c.groups.size or len(self.network.places),
                 count=0,
                 crosses_slices=transfer.crosses_slices,
                 is_async=c.is_async,

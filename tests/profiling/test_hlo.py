@@ -78,6 +78,28 @@ def test_offloaded_data_is_a_copy_and_no_work_of_the_core(by_name):
     assert (back[1].num_bytes, back[1].to_host) == (size, False)
 
 
+def test_between_slices_a_send_leaves_and_the_recv_waits():
+    text = """HloModule m
+ENTRY %main (a: bf16[64,128]) -> bf16[64,128] {
+  %a = bf16[64,128]{1,0} parameter(0)
+  %token = token[] after-all()
+  %send.1 = (bf16[64,128]{1,0}, u32[], token[]) send(%a, %token), channel_id=2, ATTR
+  %recv.1 = (bf16[64,128]{1,0}, u32[], token[]) recv(%token), channel_id=1, ATTR
+  %send-done.1 = token[] send-done(%send.1), channel_id=2
+  %recv-done.1 = (bf16[64,128]{1,0}, token[]) recv-done(%recv.1), channel_id=1
+  ROOT %out = bf16[64,128]{1,0} get-tuple-element(%recv-done.1), index=0
+}
+""".replace(
+        "ATTR",
+        'frontend_attributes={_xla_host_transfer_rendezvous="all-reduce.13_0"}',
+    )
+    start, done = read(text).events
+    assert isinstance(start, Start)
+    assert (start.key, start.transfer.kind) == (done.key, "all-reduce")
+    assert start.transfer.over_dcn
+    assert start.transfer.num_bytes == 64 * 128 * 2
+
+
 @pytest.mark.parametrize(
     ("text", "groups"),
     [
