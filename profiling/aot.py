@@ -21,23 +21,9 @@ from typing import Any
 
 from podium.config import TrainConfig
 from podium.errors import ConfigError
+from podium.trainer.compiler_options import compiler_options
 from profiling.chips import Slice
 
-# What each generation's compiler needs to be told, and why.
-COMPILER_OPTIONS: dict[str, dict[str, str]] = {
-    # Without it all-gathers stop the core: a 102B step on v4-256 takes 7% longer.
-    "v4": {"xla_enable_async_all_gather": "true"},
-    # All-gathers ride in matmul fusions by default; with these so do the all-reduces
-    # that a matmul follows: 1.5% of a 7B step on v5e-256, docs/tpu-layout-trials.md.
-    "v5e": {
-        "xla_enable_async_all_reduce": "true",
-        "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
-        "xla_tpu_enable_async_collective_fusion_fuse_reduce_scatter": "true",
-    },
-    "v5p": {"xla_enable_async_all_gather": "true"},  # off by default there too
-    "v6e": {},
-    "tpu7x": {},
-}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -109,7 +95,8 @@ def compile_step(
     lowered: Any, where: Slice, options: dict[str, str] | None = None
 ) -> Compiled:
     """Compiles, or reads an earlier result. Raises DoesNotFitError."""
-    options = COMPILER_OPTIONS[where.chip.name] if options is None else options
+    if options is None:
+        options = compiler_options(devices(where)[0])
     kept = _cache_path(lowered, where, options)
     if kept.exists():
         return _read(kept)

@@ -21,6 +21,7 @@ from podium.input.batch import Batch
 from podium.models import bind
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
+from podium.trainer.compiler_options import compiler_options
 from podium.trainer.optimizer import make_optimizer
 from podium.trainer.schedule import learning_rate
 from podium.trainer.state import StateLayout, layout
@@ -46,7 +47,9 @@ class Setup:
             shape, jnp.int32, sharding=batch_sharding(self.rules)
         )
         batch = Batch(rows, rows, rows, rows)
-        return self.train_step.lower(self.layout.abstract(), batch).compile()
+        lowered = self.train_step.lower(self.layout.abstract(), batch)
+        options = compiler_options(self.mesh.devices.flat[0])
+        return lowered.compile(compiler_options=options or None)
 
     @property
     def mesh(self) -> Mesh:
