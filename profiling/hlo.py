@@ -213,7 +213,9 @@ class _Reader:
 
     def _wrapped(self, i: Instruction) -> Collective | None:
         body = self.module.computations.get(i.called.get("calls", ""))
-        for inner in body.instructions.values() if body else ():
+        if body is None:
+            return None
+        for inner in body.instructions.values():
             if kind := _kind(inner.opcode, ""):
                 return _collective(inner, kind, body, is_async=True)
             if inner.opcode == "fusion" and (found := self._wrapped(inner)):
