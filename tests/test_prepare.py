@@ -251,7 +251,7 @@ def test_no_usable_document_is_an_error_that_says_why(tmp_path, capsys):
         (["--input=.", "--output=o", "--eval_fraction=0.9"], "expected 0 to 0.5"),
         (["--input=.", "--output=o", "--num_shards=0"], "at least 1"),
         (["--input=.", "--output=o", "--eos=x"], "--eos only goes with"),
-        (["--input=.", "--output=o", "--colour=red"], "unrecognized arguments"),
+        (["--input=.", "--output=o", "--colour=red"], "unknown argument '--colour"),
         (["--verify=d", "--input=."], "--verify checks"),
     ],
 )
