@@ -59,7 +59,7 @@ def test_config_survives_the_round_trip_through_config_dict_and_json():
         ("num_steps", "0", "num_steps is 0; expected a number from 1"),
         ("optim.peak_lr", "-1", "optim.peak_lr is -1.0; expected a number from 0.0"),
         ("optim.peak_lr", "1e999", "optim.peak_lr is inf; expected a number from 0.0"),
-        ("model.tie_embeddings", "1", "model.tie_embeddings is 1 (int); expected true or false"),
+        ("model.tie_embeddings", "1", "tie_embeddings is 1 (int); expected true or false"),
         ("model.mlp.kind", "swigl", "Did you mean 'swiglu'?"),
         ("model.norm.kind", "batchnorm", "expected one of 'rmsnorm', 'layernorm'"),
         ("model.norm", "rmsnorm", "model.norm is a group of settings"),
