@@ -17,9 +17,10 @@ import time
 import jax
 import pytest
 
-from podium import cli, evaluate, resume, sample, train
+from podium import cli, evaluate, resume, sample, sharding_report, train
 from podium.prepare import PrepareSpec, prepare
 from podium.trainer.metrics import read_metrics
+from podium.trainer.profile import TraceWindow
 from tests.test_train import CONFIG
 
 SHORT = (
@@ -215,10 +216,14 @@ def test_after_the_last_step_nothing_fails_but_with_a_line(
     assert "Everything lies in" in out
 
 
-def test_a_longer_run_stretches_the_schedule_and_says_so(home, copy, run):
+def test_a_longer_run_stretches_the_schedule_and_says_so(home, copy, run, monkeypatch):
+    traced = []
+    monkeypatch.setattr(TraceWindow, "before", lambda self, step: traced.append(step))
     config, _, *rest = arguments(home, "done", "--config.num_steps=8")
     code, _, err = run(train.main, config, f"--workdir={copy}", *rest)
     assert code == 0
+    assert traced == [5, 6, 7, 8]  # profile.steps counts as metrics.jsonl does
+    assert read_metrics(copy)[-1]["step"] == 8
     assert "note: num_steps was 4, now 8: the schedule stretches" in err
     assert "jumps from" in err
 
@@ -314,6 +319,16 @@ def test_sample_answers_a_mistake_without_jax(done):
         "assert 'jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_total_without_activations_says_so(capsys):
+    report = {"mesh": {"data": 1}, "tensors": [], "params": 1}
+    sharding_report._print({**report, "bytes_per_device": {"total": 1}})
+    assert "total but activations" in capsys.readouterr().out
+    sharding_report._print(
+        {**report, "bytes_per_device": {"activations": 1, "total": 1}}
+    )
+    assert "total but" not in capsys.readouterr().out
 
 
 def test_ctrl_c_while_tokenizing_is_one_line_and_75(home, tmp_path):

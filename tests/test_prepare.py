@@ -388,6 +388,9 @@ def test_verify_accepts_what_was_written_and_names_what_was_damaged(
     err = capsys.readouterr().err
     assert f"{shard}: SHA-256" in err
     assert "Traceback" not in err
+    shard.write_bytes(raw[:-1])  # seen at once, by its size: the same code
+    assert _main(f"--verify={out}") == 1
+    assert _main(f"--verify={tmp_path / 'nowhere'}") == 2
 
 
 def test_verify_finds_records_that_contradict_the_manifest(texts, tmp_path):

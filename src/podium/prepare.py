@@ -88,10 +88,13 @@ def _verify(args: argparse.Namespace) -> int:
     from podium.preparation.progress import Progress
     from podium.preparation.verify import verify
 
-    shards = [s for split in load_manifest(args.verify).splits.values() for s in split]
-    total = sum(s.bytes for s in shards)
-    with at_work(), Progress("verifying", total) as progress:
-        manifest = verify(args.verify, progress.advance)
+    if not os.path.isdir(args.verify):
+        raise ConfigError(f"--verify={args.verify} is no folder; expected gold data")
+    with at_work():  # whatever is wrong with the data: it was checked, and it failed
+        manifest = load_manifest(args.verify)
+        shards = [s for split in manifest.splits.values() for s in split]
+        with Progress("verifying", sum(s.bytes for s in shards)) as progress:
+            manifest = verify(args.verify, progress.advance)
     args.output = args.verify
     _show(args, manifest, {})
     return 0
