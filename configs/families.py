@@ -10,11 +10,13 @@ import dataclasses
 
 from podium.config import (
     AttentionConfig,
+    AuxLossConfig,
     LayerNormConfig,
     LearnedPositionConfig,
     Llama3Scaling,
     MlpConfig,
     ModelConfig,
+    MoeConfig,
     RMSNormConfig,
     RopeConfig,
 )
@@ -167,6 +169,49 @@ def qwen_3_8b() -> ModelConfig:
     )
 
 
+def mixtral_8x7b() -> ModelConfig:
+    """Mixtral 8x7B (arXiv:2401.04088): 46,702,792,704 parameters, 12.9 B of them active."""
+    return ModelConfig(
+        vocab_size=32_000,
+        num_layers=32,
+        embed_dim=4096,
+        position=RopeConfig(theta=1_000_000.0),
+        norm=RMSNormConfig(eps=1e-5),
+        attention=AttentionConfig(num_heads=32, num_kv_heads=8, head_dim=128),
+        mlp=MoeConfig(
+            num_experts=8,
+            experts_per_token=2,
+            dim=14_336,
+            balance=AuxLossConfig(weight=0.02),
+        ),
+        tie_embeddings=False,
+    )
+
+
+def qwen_3_30b_a3b() -> ModelConfig:
+    """Qwen 3 30B-A3B (arXiv:2505.09388): 30,532,122,624 parameters, 3.3 B active."""
+    return ModelConfig(
+        vocab_size=151_936,
+        num_layers=48,
+        embed_dim=2048,
+        position=RopeConfig(theta=1_000_000.0),
+        norm=RMSNormConfig(eps=1e-6),
+        attention=AttentionConfig(
+            num_heads=32,
+            num_kv_heads=4,
+            head_dim=128,
+            qk_norm=RMSNormConfig(eps=1e-6),
+        ),
+        mlp=MoeConfig(
+            num_experts=128,
+            experts_per_token=8,
+            dim=768,
+            balance=AuxLossConfig(weight=0.001),
+        ),
+        tie_embeddings=False,
+    )
+
+
 def gemma_2_2b() -> ModelConfig:
     """Gemma 2 2B (arXiv:2408.00118): 2,614,341,888 parameters."""
     return _gemma_2(
@@ -244,6 +289,8 @@ FAMILIES = {
         qwen_2_7b,
         qwen_3_0_6b,
         qwen_3_8b,
+        mixtral_8x7b,
+        qwen_3_30b_a3b,
         gemma_2_2b,
         gemma_2_9b,
         gemma_3_1b,

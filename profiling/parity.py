@@ -248,7 +248,7 @@ def _named(tree: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 def _mesh(shape: dict[str, int]) -> MeshConfig:
-    return MeshConfig(**{axis: shape.get(axis, 1) for axis in MESH_AXES})
+    return dataclasses.replace(MeshConfig(), **dict.fromkeys(MESH_AXES, 1) | shape)
 
 
 def _parse_mesh(word: str) -> MeshConfig:

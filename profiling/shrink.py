@@ -5,7 +5,13 @@
 import dataclasses
 import math
 
-from podium.config import AdamWConfig, LearnedPositionConfig, LossConfig, TrainConfig
+from podium.config import (
+    AdamWConfig,
+    LearnedPositionConfig,
+    LossConfig,
+    MoeConfig,
+    TrainConfig,
+)
 
 PARTS = 8  # every dimension divides by it, so that any axis of 8 devices can split it
 
@@ -38,6 +44,17 @@ def shrink(cfg: TrainConfig) -> TrainConfig:
     if isinstance(optimizer, AdamWConfig):
         # Else Adam lifts a gradient of pure rounding noise to full size.
         optimizer = dataclasses.replace(optimizer, eps=1e-5)
+    mlp = dataclasses.replace(model.mlp, dim=16 * PARTS)
+    if isinstance(mlp, MoeConfig):
+        groups = min(mlp.num_groups, 4)
+        mlp = dataclasses.replace(
+            mlp,
+            num_experts=2 * PARTS,
+            experts_per_token=min(mlp.experts_per_token, 4),
+            num_shared_experts=min(mlp.num_shared_experts, 2),
+            num_groups=groups,
+            groups_per_token=min(mlp.groups_per_token, max(1, groups // 2)),
+        )
     rows = 2 * PARTS * math.gcd(cfg.grad_accum_steps, 2)
     return dataclasses.replace(
         cfg,
@@ -48,7 +65,7 @@ def shrink(cfg: TrainConfig) -> TrainConfig:
             embed_dim=8 * PARTS,
             position=position,
             attention=attention,
-            mlp=dataclasses.replace(model.mlp, dim=16 * PARTS),
+            mlp=mlp,
             vocab_multiple=PARTS if model.vocab_multiple > 1 else 1,
             init_std=0.1,  # larger than in training: every term is felt
             dtype="float32",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from podium.errors import ConfigError
 
-Remat = Literal["none", "full", "dots", "qkv", "attention_out"]
+Remat = Literal["none", "full", "dots", "qkv", "attention_out", "qkv_on_host"]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -130,6 +130,11 @@ class AttentionConfig:
     window_tokens: int | None = setting(
         None, "tokens a local layer sees, itself included", unit="tokens", low=1
     )
+    context: Literal["ring", "all_to_all"] = setting(
+        "ring",
+        "how devices share a row under mesh.context: keys go round, or heads change "
+        "places (needs num_heads to divide by context * tensor)",
+    )
     implementation: Literal["auto", "xla", "cudnn", "splash"] = setting(
         "auto", "auto: the fastest that supports this model on this platform"
     )
@@ -159,6 +164,85 @@ class MlpConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DroplessConfig:
+    """Every expert takes whatever it is sent: a grouped matmul (arXiv:2211.15841)."""
+
+    kind: Literal["dropless"] = "dropless"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CapacityConfig:
+    """An expert takes a fixed number of a row's tokens, the best scored (GShard,
+    arXiv:2006.16668; priority arXiv:2106.05974); the rest pass it by."""
+
+    kind: Literal["capacity"] = "capacity"
+    factor: float = setting(1.25, "room over an even share", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuxLossConfig:
+    """num_experts * sum(load * probability) of each row is added to the loss
+    (Switch, arXiv:2101.03961, eq. 4; by row, arXiv:2412.19437, eq. 17)."""
+
+    kind: Literal["aux_loss"] = "aux_loss"
+    weight: float = setting(1e-2, "of the added loss", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiasConfig:
+    """A bias on the choice of experts, not on their weights, moves towards even load
+    after every step (arXiv:2408.15664)."""
+
+    kind: Literal["bias"] = "bias"
+    update_rate: float = setting(1e-3, "change of the bias per step", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoeConfig:
+    """Experts of which a router chooses a few for every token (arXiv:1701.06538)."""
+
+    kind: Literal["moe"] = "moe"
+    num_experts: int = setting(8, "experts E in a layer", low=1)
+    experts_per_token: int = setting(2, "experts that a token is sent to", low=1)
+    dim: int = setting(1024, "hidden width F of an expert", low=1)
+    activation: Literal["swiglu", "geglu"] = setting("swiglu", "of every expert")
+    num_shared_experts: int = setting(
+        0,
+        "experts that every token visits, joined into one of that many times dim",
+        low=0,
+    )
+    score: Literal["softmax", "sigmoid"] = setting("softmax", "of the router's logits")
+    normalize: bool = setting(True, "the chosen experts' weights sum to 1")
+    weight_scale: float = setting(1.0, "factor on the weights (DeepSeek-V3)", low=0.0)
+    num_groups: int = setting(1, "groups of experts (DeepSeek-V3)", low=1)
+    groups_per_token: int = setting(1, "groups a token may choose from", low=1)
+    dispatch: DroplessConfig | CapacityConfig = setting(
+        DroplessConfig(), "what happens when an expert is popular"
+    )
+    balance: AuxLossConfig | BiasConfig | None = setting(
+        AuxLossConfig(), "what keeps the load even"
+    )
+
+    def __post_init__(self):
+        per_group = self.num_experts // self.num_groups
+        if self.num_experts % self.num_groups:
+            raise ConfigError(
+                f"model.mlp.num_groups ({self.num_groups}) must divide num_experts "
+                f"({self.num_experts})"
+            )
+        if not self.groups_per_token <= self.num_groups:
+            raise ConfigError(
+                f"model.mlp.groups_per_token ({self.groups_per_token}) must be at most "
+                f"num_groups ({self.num_groups})"
+            )
+        if self.experts_per_token > self.groups_per_token * per_group:
+            raise ConfigError(
+                f"model.mlp.experts_per_token ({self.experts_per_token}) is more than "
+                f"the {self.groups_per_token * per_group} experts a token can choose from"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A dense decoder-only transformer, put together from the parts above."""
 
@@ -176,7 +260,7 @@ class ModelConfig:
         "pre", "pre_and_post also normalises each branch's output (Gemma 2, 3)"
     )
     attention: AttentionConfig = setting(AttentionConfig(), "the attention part")
-    mlp: MlpConfig = setting(MlpConfig(), "the MLP part")
+    mlp: MlpConfig | MoeConfig = setting(MlpConfig(), "the MLP part")
     tie_embeddings: bool = setting(True, "the output head is the embedding transposed")
     embed_scale: Literal["none", "sqrt_dim"] = setting(
         "none", "sqrt_dim: embeddings times sqrt(embed_dim) (Gemma)"
@@ -359,6 +443,7 @@ class MeshConfig:
 
     data: int = setting(1, "replicas of the weights; the batch is split", low=-1)
     fsdp: int = setting(-1, "weights and batch are split", low=-1)
+    expert: int = setting(1, "experts and batch are split", low=-1)
     context: int = setting(1, "each row's positions are split", low=-1)
     tensor: int = setting(1, "heads, MLP and vocabulary are split", low=-1)
     slices: SlicesConfig = setting(SlicesConfig(), "the part of each axis over DCN")
@@ -375,8 +460,8 @@ class MeshConfig:
         return {name: getattr(self, name) for name in MESH_AXES}
 
 
-MESH_AXES = ("data", "fsdp", "context", "tensor")  # outermost first
-MeshAxes = tuple[Literal["data", "fsdp", "context", "tensor"], ...]
+MESH_AXES = ("data", "fsdp", "expert", "context", "tensor")  # outermost first
+MeshAxes = tuple[Literal["data", "fsdp", "expert", "context", "tensor"], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -387,13 +472,13 @@ class ShardingConfig:
     batch, length and the act_ names.
     """
 
-    batch: MeshAxes = setting(("data", "fsdp"), "rows of the global batch")
+    batch: MeshAxes = setting(("data", "fsdp", "expert"), "rows of the global batch")
     length: MeshAxes = setting(("context",), "positions, in attention and MLP")
     act_length: MeshAxes = setting(
         ("context", "tensor"),
         "positions between the blocks' parts: norms and residuals (arXiv:2205.05198)",
     )
-    embed: MeshAxes = setting(("fsdp", "context"), "model width of a weight")
+    embed: MeshAxes = setting(("fsdp", "expert", "context"), "model width of a weight")
     opt_embed: MeshAxes | None = setting(
         None,
         "model width of optimizer moments and averaged weights; with 'data' in front: "
@@ -405,6 +490,13 @@ class ShardingConfig:
     mlp: MeshAxes = setting(("tensor",), "hidden width of the MLP")
     vocab: MeshAxes = setting(("tensor",), "rows of the embedding, logits")
     layers: MeshAxes = setting((), "stacked blocks")
+    experts: MeshAxes = setting(("expert",), "experts of a layer")
+    expert_embed: MeshAxes = setting(
+        ("fsdp", "context"), "model width of an expert's weight"
+    )
+    expert_batch: MeshAxes = setting(
+        ("data", "fsdp"), "rows of what experts with a capacity are sent"
+    )
     act_embed: MeshAxes = setting((), "model width of an activation")
 
 

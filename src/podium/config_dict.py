@@ -158,10 +158,13 @@ def part_of_kind(parts: list[Any], kind: Any, path: str) -> Any:
     """The one of several dataclasses whose `kind` this is. Raises ConfigError."""
     if len(parts) == 1:
         return parts[0]
-    kinds = {typing.get_type_hints(p)["kind"].__args__[0]: p for p in parts}
+    kinds = {k: p for p in parts for k in typing.get_type_hints(p)["kind"].__args__}
     if kind not in kinds:
+        near = difflib.get_close_matches(str(kind), kinds, n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
-            f"{path}.kind is {kind!r}; expected one of {', '.join(map(repr, kinds))}"
+            f"{path}.kind is {kind!r}; expected one of "
+            f"{', '.join(map(repr, kinds))}{hint}"
         )
     return kinds[kind]
 

@@ -48,7 +48,10 @@ def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
         if node.get(name) is None:  # an optional part, switched on by its first setting
             node[name] = to_json_dict(parts[0]())
         if last == "kind" and path + name == ".".join(parents) and len(parts) > 1:
-            node[name] = to_json_dict(part_of_kind(parts, text, path + name)())
+            new = part_of_kind(parts, text, path + name)
+            if new is not part_of_kind(parts, node[name].get("kind"), path + name):
+                node[name] = to_json_dict(new())
+            node[name]["kind"] = text
             return
         part = part_of_kind(parts, node[name].get("kind"), path + name)
         path, node = path + name + ".", node[name]

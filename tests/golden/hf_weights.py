@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 VOCAB, D, N, H, F, WINDOW = 61, 24, 4, 16, 40, 5
+NUM_EXPERTS, EXPERTS_PER_TOKEN = 4, 2
 GPT2_H = D // N  # GPT-2 has no head_dim of its own
 KV_HEADS = {"gpt2_124m": 4, "llama_2_7b": 4, "gemma_3_1b": 1}  # the others 2
 NUM_LAYERS = {"gemma_2_2b": 5, "gemma_3_1b": 8}  # the others 3
@@ -27,6 +28,8 @@ NAMES = (
     "qwen_2_7b",
     "qwen_3_0_6b",
     "qwen_3_8b",
+    "mixtral_8x7b",
+    "qwen_3_30b_a3b",
     "gemma_2_2b",
     "gemma_3_1b",
 )

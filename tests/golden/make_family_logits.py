@@ -78,6 +78,22 @@ def make_model(name):
     if name in ("qwen_3_0_6b", "qwen_3_8b"):
         cfg = common(name, theta=1e6, eps=1e-6, tie=name == "qwen_3_0_6b")
         return hf.Qwen3ForCausalLM(hf.Qwen3Config(**cfg))
+    experts = {
+        "num_local_experts": w.NUM_EXPERTS,
+        "num_experts_per_tok": w.EXPERTS_PER_TOKEN,
+    }
+    if name == "mixtral_8x7b":
+        cfg = common(name, theta=1e6, eps=1e-5, tie=False) | experts
+        return hf.MixtralForCausalLM(hf.MixtralConfig(**cfg))
+    if name == "qwen_3_30b_a3b":
+        cfg = common(name, theta=1e6, eps=1e-6, tie=False) | experts
+        cfg |= {
+            "num_experts": w.NUM_EXPERTS,
+            "moe_intermediate_size": w.F,
+            "norm_topk_prob": True,
+        }
+        del cfg["num_local_experts"]
+        return hf.Qwen3MoeForCausalLM(hf.Qwen3MoeConfig(**cfg))
     cfg = common(name, theta=1e4, eps=1e-6, tie=True)
     cfg |= {
         "sliding_window": w.WINDOW,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.families import FAMILIES
-from podium.config import Llama3Scaling, ModelConfig, RopeConfig
+from podium.config import Llama3Scaling, ModelConfig, MoeConfig, RopeConfig
 from podium.models.bind import Params, abstract
 
 HEAD_DIM = 16
@@ -34,6 +34,9 @@ def tiny(name: str, **changes) -> ModelConfig:
     if isinstance(position, RopeConfig) and isinstance(position.scaling, Llama3Scaling):
         scaling = dataclasses.replace(position.scaling, original_max_tokens=64)
         position = dataclasses.replace(position, scaling=scaling)
+    mlp = dataclasses.replace(cfg.mlp, dim=40)
+    if isinstance(mlp, MoeConfig):
+        mlp = dataclasses.replace(mlp, num_experts=4, experts_per_token=2)
     small = dataclasses.replace(
         cfg,
         vocab_size=61,
@@ -41,7 +44,7 @@ def tiny(name: str, **changes) -> ModelConfig:
         embed_dim=24,
         position=position,
         attention=attention,
-        mlp=dataclasses.replace(cfg.mlp, dim=40),
+        mlp=mlp,
         final_soft_cap=3.0 if cfg.final_soft_cap else None,
         dtype="float32",
     )

@@ -151,9 +151,24 @@ def llama(
         x = x + merge(attend(q, k, v, segments, scale=scale, window=window), a["out"])
         h = rms_norm(x, p["mlp_norm"]["scale"], eps)
         m = p["mlp"]
-        x = x + (silu(h @ m["gate"]) * (h @ m["up"])) @ m["down"]
+        if "router" in m:
+            x = x + np.stack([two_experts(token, m) for token in h])
+        else:
+            x = x + (silu(h @ m["gate"]) * (h @ m["up"])) @ m["down"]
     x = rms_norm(x, params["final_norm"]["scale"], eps)
     return x @ (params["head"] if "head" in params else params["embed"]["table"].T)
+
+
+def two_experts(h, m):
+    """The best two experts of one token, weighted by the softmax of their logits."""
+    logits = h @ m["router"]["kernel"]
+    best = np.argsort(-logits)[:2]
+    weights = np.exp(logits[best] - logits[best].max())
+    weights /= weights.sum()
+    return sum(
+        w * ((silu(h @ m["gate"][e]) * (h @ m["up"][e])) @ m["down"][e])
+        for e, w in zip(best, weights, strict=True)
+    )
 
 
 def gemma(

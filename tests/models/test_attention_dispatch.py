@@ -38,7 +38,6 @@ def test_auto_takes_the_fastest_of_each_platform():
             dataclasses.replace(GPU, has_segments=True, num_tokens=17),
             "rows of 17 tokens (not a multiple of 2)",
         ),
-        (dataclasses.replace(TPU, splits_length=True), "a mesh that splits the length"),
     ],
 )
 def test_falling_back_warns_once_and_names_the_feature(call, feature, caplog):
@@ -81,7 +80,6 @@ def test_xla_does_everything_everywhere():
                 dtype=dtype,
                 head_dim=17,
                 num_tokens=33,
-                splits_length=True,
                 is_decode=True,
                 **EVERYTHING,
             )

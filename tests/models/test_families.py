@@ -34,6 +34,8 @@ ORACLES = {
     "qwen_2_7b": (oracle.llama, {"inv_freq": PLAIN[1e6], "eps": 1e-6}),
     "qwen_3_0_6b": (oracle.llama, {"inv_freq": PLAIN[1e6], "eps": 1e-6}),
     "qwen_3_8b": (oracle.llama, {"inv_freq": PLAIN[1e6], "eps": 1e-6}),
+    "mixtral_8x7b": (oracle.llama, {"inv_freq": PLAIN[1e6], "eps": 1e-5}),
+    "qwen_3_30b_a3b": (oracle.llama, {"inv_freq": PLAIN[1e6], "eps": 1e-6}),
     "gemma_2_2b": (oracle.gemma, GEMMA_2),
     "gemma_2_9b": (oracle.gemma, GEMMA_2),
     "gemma_3_1b": (
@@ -57,6 +59,8 @@ PUBLISHED_PARAMS = {
     "qwen_2_7b": 7_615_616_512,
     "qwen_3_0_6b": 596_049_920,
     "qwen_3_8b": 8_190_735_360,
+    "mixtral_8x7b": 46_702_792_704,
+    "qwen_3_30b_a3b": 30_532_122_624,
     "gemma_2_2b": 2_614_341_888,
     "gemma_2_9b": 9_241_705_984,
     "gemma_3_1b": 999_885_952,

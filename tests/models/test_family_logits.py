@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from podium.config import MoeConfig
 from podium.models.bind import abstract, bind
 from podium.models.transformer import layer_stacks
 from tests.golden import hf_weights as w
@@ -81,6 +82,14 @@ def from_hugging_face(name, cfg):
             },
         }
 
+    def mixture(at):
+        E = w.NUM_EXPERTS
+        gate_up_E2FD = get(f"{at}mlp.experts.gate_up_proj", E, 2 * F, D)
+        gate, up = np.split(gate_up_E2FD.swapaxes(1, 2), 2, axis=2)
+        down = get(f"{at}mlp.experts.down_proj", E, D, F).swapaxes(1, 2)
+        router = {"kernel": get(f"{at}mlp.gate.weight", E, D).T}
+        return {"router": router, "gate": gate, "up": up, "down": down}
+
     def llama_block(i):
         at = f"model.layers.{i}."
 
@@ -108,7 +117,9 @@ def from_hugging_face(name, cfg):
         block = {
             "attention_norm": norm("input_layernorm"),
             "attention": attention,
-            "mlp": {
+            "mlp": mixture(at)
+            if isinstance(cfg.mlp, MoeConfig)
+            else {
                 "gate": get(f"{at}mlp.gate_proj.weight", F, D).T,
                 "up": get(f"{at}mlp.up_proj.weight", F, D).T,
                 "down": get(f"{at}mlp.down_proj.weight", D, F).T,

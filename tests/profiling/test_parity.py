@@ -10,8 +10,12 @@ import pytest
 
 from configs.families import FAMILIES
 from podium.config import (
+    BiasConfig,
+    CapacityConfig,
     DataConfig,
     MeshConfig,
+    ModelConfig,
+    MoeConfig,
     OptimConfig,
     ShardingConfig,
     TrainConfig,
@@ -24,7 +28,29 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 DENSE = shrink(TrainConfig())
 GEMMA = shrink(TrainConfig(model=FAMILIES["gemma_2_2b"]()))
+MIXTRAL = shrink(TrainConfig(model=ModelConfig(mlp=MoeConfig())))
+DEEPSEEK = MoeConfig(
+    num_experts=16,
+    num_shared_experts=1,
+    experts_per_token=4,
+    score="sigmoid",
+    num_groups=4,
+    groups_per_token=2,
+    balance=BiasConfig(update_rate=0.01),
+)
+MODELS = {"dense": DENSE, "moe": MIXTRAL}
+
+
+def with_experts(moe: MoeConfig, **changes) -> TrainConfig:
+    return shrink(TrainConfig(model=ModelConfig(mlp=moe), **changes))
+
+
 CASES = {
+    "experts_with_capacity": with_experts(MoeConfig(dispatch=CapacityConfig())),
+    "experts_balanced_by_bias": with_experts(DEEPSEEK),
+    "experts_and_accumulation": with_experts(
+        MoeConfig(), grad_accum_steps=2, global_batch_seqs=8
+    ),
     "grad_accumulation": dataclasses.replace(
         shrink(TrainConfig(grad_accum_steps=2, global_batch_seqs=8))
     ),
@@ -40,11 +66,24 @@ CASES = {
         sharding=ShardingConfig(opt_embed=("fsdp", "context", "data")),
         optim=OptimConfig(ema_decay=0.9, schedule=DENSE.optim.schedule),
     ),
+    "all_to_all": dataclasses.replace(
+        GEMMA,
+        model=dataclasses.replace(
+            GEMMA.model,
+            attention=dataclasses.replace(GEMMA.model.attention, context="all_to_all"),
+        ),
+    ),
+    "ring_of_eight_with_windows": GEMMA,
     "tensor_without_split_residuals": dataclasses.replace(
         DENSE, sharding=ShardingConfig(act_length=("context",))
     ),
 }
 ON = {
+    "experts_with_capacity": "fsdp2.expert2.tensor2",
+    "experts_balanced_by_bias": "expert4.tensor2",
+    "experts_and_accumulation": "data2.expert2.context2",
+    "all_to_all": "context4.tensor2",
+    "ring_of_eight_with_windows": "context8",
     "zero_1": "data4.fsdp2",
     "uneven_vocabulary": "tensor8",
     "local_windows_and_post_norms": "fsdp2.context2.tensor2",
@@ -59,15 +98,23 @@ def check(cfg, meshes: str):
 
 @pytest.fixture(scope="module")
 def one_device(standard_promotion):
-    return parity.run(
-        dataclasses.replace(DENSE, mesh=parity.parse_meshes("data1")[0]), 2
-    )
+    """The same steps of each model on one device, run once."""
+    (mesh,) = parity.parse_meshes("data1")
+    return {
+        name: parity.run(dataclasses.replace(cfg, mesh=mesh), 2)
+        for name, cfg in MODELS.items()
+    }
 
 
-@pytest.mark.parametrize("mesh", parity.axes_and_pairs(), ids=parity.name_of)
-def test_a_dense_model_on_every_axis_and_every_pair(one_device, mesh):
-    got = parity.run(dataclasses.replace(DENSE, mesh=mesh), 2)
-    assert parity.difference(one_device, got)[0] is None
+MESHES = {parity.name_of(mesh): mesh for mesh in parity.axes_and_pairs()}
+MATRIX = [("dense", name) for name in MESHES if "expert" not in name]
+MATRIX += [("moe", name) for name in MESHES if "expert" in name]
+
+
+@pytest.mark.parametrize(("model", "mesh"), MATRIX)
+def test_a_model_on_every_axis_and_every_pair(one_device, model, mesh):
+    got = parity.run(dataclasses.replace(MODELS[model], mesh=MESHES[mesh]), 2)
+    assert parity.difference(one_device[model], got)[0] is None
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -54,6 +54,7 @@ def test_mesh_takes_what_is_left():
     assert fit(MeshConfig(data=2, fsdp=-1, tensor=2), 8) == {
         "data": 2,
         "fsdp": 2,
+        "expert": 1,
         "context": 1,
         "tensor": 2,
     }

@@ -3,6 +3,7 @@
 """A model of a few thousand parameters and the batches it is tried on."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -63,7 +64,7 @@ def batch(seed: int, B: int = 16, T: int = 16) -> Batch:
 
 
 def start(cfg: TrainConfig) -> tuple[Setup, TrainState]:
-    size = cfg.mesh.data * cfg.mesh.fsdp * cfg.mesh.tensor
+    size = math.prod(cfg.mesh.sizes().values())
     parts = setup(cfg, jax.devices()[:size])
     return parts, init_state(cfg.model, cfg.seed, parts.optimizer, parts.layout)
 

@@ -70,6 +70,7 @@ class Attention(nnx.Module):
         self.query_scale = H**-0.5 if a.query_scale is None else a.query_scale
         self.soft_cap = a.soft_cap
         self.implementation = a.implementation
+        self.context = a.context
 
     @staticmethod
     def _make_qk_norm(cfg: ModelConfig, rngs: nnx.Rngs) -> RMSNorm | None:
@@ -89,6 +90,7 @@ class Attention(nnx.Module):
             window=self.window,
             cap=self.soft_cap,
             implementation=self.implementation,
+            context=self.context,
         )
         return self._merge(out_BTNH)
 

@@ -17,6 +17,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from podium.errors import ConfigError
+from podium.models.attention_shards import per_shard
 from podium.sharding.constrain import current_platform, current_rules
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ class Call:
     has_segments: bool = False
     has_window: bool = False
     has_soft_cap: bool = False
-    splits_length: bool = False  # the mesh splits the token axis
     is_decode: bool = False  # few new queries against a cache
 
 
@@ -51,7 +51,6 @@ class Implementation:
     segments: bool = False
     window: bool = False
     soft_cap: bool = False
-    split_length: bool = False
     decode: bool = False
 
     def load(self) -> Callable[..., Array]:
@@ -73,9 +72,6 @@ class Implementation:
             "packed segments": call.has_segments and not self.segments,
             "a sliding window": call.has_window and not self.window,
             "a score soft-cap": call.has_soft_cap and not self.soft_cap,
-            "a mesh that splits the length": (
-                call.splits_length and not self.split_length
-            ),
             "decoding from a cache": call.is_decode and not self.decode,
         }
         return next((feature for feature, lacking in lacks.items() if lacking), None)
@@ -111,7 +107,6 @@ IMPLEMENTATIONS = (
         segments=True,
         window=True,
         soft_cap=True,
-        split_length=True,
         decode=True,
     ),
 )
@@ -126,14 +121,15 @@ def attend(
     window: int | None = None,
     cap: float | None = None,
     implementation: str = "auto",
+    context: str = "ring",
 ) -> Float[Array, "B T N H"]:
     """Causal self-attention over rows, [B, T, N, H]; q comes scaled.
 
     A token sees its own segment up to itself, at most `window` tokens; None for the
-    segments says that every row is one document. Raises ConfigError if the named
-    implementation does not support the call.
+    segments says that every row is one document. Where the mesh splits the rows,
+    `context` says how devices share one; for a "ring" they come in its order. Raises
+    ConfigError if the named implementation does not support the call.
     """
-    rules = current_rules()
     call = Call(
         platform=current_platform(),
         dtype=str(q_BTNH.dtype),
@@ -142,10 +138,19 @@ def attend(
         has_segments=segment_ids_BT is not None,
         has_window=window is not None,
         has_soft_cap=cap is not None,
-        splits_length=rules is not None and bool(rules.mesh_axes("length")),
     )
-    attention = choose(call, implementation).load()
-    return attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, window=window, cap=cap)
+    run = functools.partial(choose(call, implementation).load(), window=window, cap=cap)
+    rules = current_rules()
+    if rules is None or not rules.mesh_axes("length"):
+        return run(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    if context == "ring":
+        from podium.models import attention_ring
+
+        run = functools.partial(attention_ring.attention, window=window, cap=cap)
+        return run(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    if run.func.__module__.endswith("attention_xla"):  # kernels split themselves
+        return per_shard(run, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    return run(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float
 
 from podium.models.layers import soft_cap
 from podium.sharding.constrain import current_platform
@@ -54,12 +55,25 @@ def masked_softmax_attention(
     Scores and softmax are float32, the weights are cast to v's type. `q` comes
     scaled. `visible_BTS` is boolean: query t sees key s. Returns [B, T, N, H].
     """
+    q_BKGTH, k_BKSH, v_BKSH = to_blocks(q_BTNH, k_BSKH, v_BSKH)
+    out_BKGTH: Array = _attend(cap, q_BKGTH, k_BKSH, v_BKSH, visible_BTS)
+    return from_blocks(out_BKGTH)
+
+
+def to_blocks(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array
+) -> tuple[Array, Array, Array]:
+    """Heads in front, each with its group of G = N/K queries: [B, K, G, T, H]."""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
-    k_BKSH, v_BKSH = k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2)
-    out_BKGTH: Array = _attend(cap, q_BKGTH, k_BKSH, v_BKSH, visible_BTS)
-    return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+    return q_BKGTH, k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2)
+
+
+def from_blocks(x_BKGTH: Array) -> Array:
+    """[B, K, G, T, H] -> [B, T, N, H]."""
+    B, K, G, T, H = x_BKGTH.shape
+    return x_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -71,20 +85,56 @@ def _attend(
 
 def _attend_forward(cap, q, k, v, visible):
     q, k, v = _fence((q, k, v))
-    scores_BKGTS = _masked(_scores(cap, q, k), visible)
+    out, lse = block_forward(cap, q, k, v, visible)
+    out = _fence(out.astype(v.dtype))
+    return out, (q, k, v, visible, out, lse)
+
+
+def _attend_backward(cap, saved, dout):
+    q, k, v, visible, out, lse = saved
+    dq, dk, dv = block_backward(cap, q, k, v, visible, out, lse, _fence(dout))
+    return *_fence((dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype))), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def block_forward(
+    cap: float | None,
+    q: Float[Array, "B K G T H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    visible_BTS: Bool[Array, "b T S"],
+) -> tuple[Float[Array, "B K G T H"], Float[Array, "B K G T 1"]]:
+    """The mean of v over these keys, float32, and the logarithm of its normaliser.
+
+    Blocks of keys are merged by their normalisers. Of a query that sees none of the
+    keys, the normaliser is about -1e30 and the mean means nothing.
+    """
+    scores_BKGTS = _masked(_scores(cap, q, k), visible_BTS)
     top_BKGT1 = jnp.max(scores_BKGTS, axis=-1, keepdims=True)
     weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
     total_BKGT1 = jnp.sum(weights_BKGTS, axis=-1, keepdims=True)
     out = _einsum32("BKGTS,BKSH->BKGTH", weights_BKGTS.astype(v.dtype), v)
-    out = _fence((out / total_BKGT1).astype(v.dtype))
-    return out, (q, k, v, visible, out, top_BKGT1 + jnp.log(total_BKGT1))
+    return out / total_BKGT1, top_BKGT1 + jnp.log(total_BKGT1)
 
 
-def _attend_backward(cap, saved, dout):
-    q, k, v, visible, out, lse_BKGT1 = saved
-    dout = _fence(dout)
+def block_backward(
+    cap: float | None,
+    q: Float[Array, "B K G T H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    visible_BTS: Bool[Array, "b T S"],
+    out: Float[Array, "B K G T H"],
+    lse: Float[Array, "B K G T 1"],
+    dout: Float[Array, "B K G T H"],
+) -> tuple[Array, Array, Array]:
+    """Float32 gradients of q, and of this block's k and v.
+
+    `out` and `lse` are those of the whole row, all blocks of keys merged.
+    """
     scores_BKGTS = _scores(cap, q, k)
-    p_BKGTS = jnp.exp(_masked(scores_BKGTS, visible) - lse_BKGT1)
+    p_BKGTS = jnp.exp(_masked(scores_BKGTS, visible_BTS) - lse)
     dv = _einsum32("BKGTS,BKGTH->BKSH", p_BKGTS.astype(v.dtype), dout)
     dp_BKGTS = _einsum32("BKGTH,BKSH->BKGTS", dout, v)
     # sum_s p dp, from the output instead of the scores.
@@ -95,10 +145,7 @@ def _attend_backward(cap, saved, dout):
     ds_BKGTS = ds_BKGTS.astype(q.dtype)
     dq = _einsum32("BKGTS,BKSH->BKGTH", ds_BKGTS, k)
     dk = _einsum32("BKGTS,BKGTH->BKSH", ds_BKGTS, q)
-    return *_fence((dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype))), None
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
+    return dq, dk, dv
 
 
 def _scores(cap: float | None, q_BKGTH: Array, k_BKSH: Array) -> Array:

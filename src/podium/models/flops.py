@@ -20,7 +20,13 @@ that the figure depends on the configuration alone.
 
 import dataclasses
 
-from podium.config import LayerNormConfig, LearnedPositionConfig, ModelConfig
+from podium.config import (
+    BiasConfig,
+    LayerNormConfig,
+    LearnedPositionConfig,
+    ModelConfig,
+    MoeConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +47,7 @@ class ParamCounts:
 
 def count_params(cfg: ModelConfig) -> ParamCounts:
     """Parameters by part; the total is exactly what `init_params` makes."""
-    a, D, F, L = cfg.attention, cfg.embed_dim, cfg.mlp.dim, cfg.num_layers
+    a, D, L = cfg.attention, cfg.embed_dim, cfg.num_layers
     N, K, H = a.num_heads, a.num_kv_heads, a.head_dim
     position = cfg.position
     positions = (
@@ -51,17 +57,25 @@ def count_params(cfg: ModelConfig) -> ParamCounts:
     attention += H * (N + 2 * K) if a.use_qkv_bias else 0
     attention += D if a.use_out_bias else 0
     attention += 2 * H if a.qk_norm is not None else 0
-    kernels = 2 if cfg.mlp.kind == "gelu" else 3
-    biases = (kernels - 1) * F + D if cfg.mlp.use_bias else 0
     has_norm_bias = isinstance(cfg.norm, LayerNormConfig) and cfg.norm.use_bias
     norms_per_block = 4 if cfg.norm_placement == "pre_and_post" else 2
     return ParamCounts(
         embedding=cfg.vocab_rows * D + positions,
         attention=L * attention,
-        mlp=L * (kernels * D * F + biases),
+        mlp=L * _mlp_params(cfg),
         norms=(L * norms_per_block + 1) * D * (2 if has_norm_bias else 1),
         head=0 if cfg.tie_embeddings else cfg.vocab_rows * D,
     )
+
+
+def _mlp_params(cfg: ModelConfig) -> int:
+    D = cfg.embed_dim
+    if isinstance(cfg.mlp, MoeConfig):
+        moe = cfg.mlp
+        router = moe.num_experts * (D + isinstance(moe.balance, BiasConfig))
+        return 3 * D * moe.dim * (moe.num_experts + moe.num_shared_experts) + router
+    F, kernels = cfg.mlp.dim, 2 if cfg.mlp.kind == "gelu" else 3
+    return kernels * D * F + ((kernels - 1) * F + D if cfg.mlp.use_bias else 0)
 
 
 def param_count(cfg: ModelConfig) -> int:
@@ -70,10 +84,17 @@ def param_count(cfg: ModelConfig) -> int:
 
 
 def matmul_params(cfg: ModelConfig) -> int:
-    """Parameters that every token is multiplied with, the output head included."""
+    """Parameters that every token is multiplied with, the output head included.
+
+    Of experts those that a token visits, and the router.
+    """
     a, D, H = cfg.attention, cfg.embed_dim, cfg.attention.head_dim
-    kernels = 2 if cfg.mlp.kind == "gelu" else 3
-    block = D * H * (2 * a.num_heads + 2 * a.num_kv_heads) + kernels * D * cfg.mlp.dim
+    block = D * H * (2 * a.num_heads + 2 * a.num_kv_heads)
+    if isinstance(cfg.mlp, MoeConfig):
+        visited = cfg.mlp.experts_per_token + cfg.mlp.num_shared_experts
+        block += 3 * D * cfg.mlp.dim * visited + D * cfg.mlp.num_experts
+    else:
+        block += (2 if cfg.mlp.kind == "gelu" else 3) * D * cfg.mlp.dim
     return cfg.num_layers * block + cfg.vocab_size * D
 
 

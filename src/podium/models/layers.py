@@ -6,6 +6,7 @@ Weights are float32 and cast to the activation's type where they are used; the
 statistics of a norm are float32 whatever comes in.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -17,11 +18,12 @@ from jaxtyping import Float, Int
 from podium.config import (
     LayerNormConfig,
     LearnedPositionConfig,
+    MlpConfig,
     ModelConfig,
     RMSNormConfig,
 )
 from podium.models.linear import dot, linear
-from podium.sharding.constrain import param, shard
+from podium.sharding.constrain import current_platform, param, shard
 
 
 def match_rank(weight: Array, x: Array) -> Array:
@@ -133,51 +135,76 @@ def make_norm(cfg: ModelConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
     return RMSNorm(cfg.norm, cfg.embed_dim, rngs=rngs)
 
 
+def gated(act: Callable[[Array], Array], gate: Array, up: Array) -> Array:
+    """act(gate) * up."""
+    on_tpu = current_platform() == "tpu"
+    return _gated_apart(act, gate, up) if on_tpu else act(gate) * up
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gated_apart(act: Callable[[Array], Array], gate: Array, up: Array) -> Array:
+    """`gated` and its gradient, each computed once and written to memory.
+
+    Left alone, XLA:TPU computes them anew in every block of the matmuls that read
+    them: those ran at 59% of peak instead of 95%, and a 7B step on v5e took 5% longer.
+    """
+    return jax.lax.optimization_barrier(act(gate) * up)
+
+
+def _gated_forward(act: Callable[[Array], Array], gate: Array, up: Array):
+    return _gated_apart(act, gate, up), (gate, up)
+
+
+def _gated_backward(
+    act: Callable[[Array], Array], saved: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    _, backward = jax.vjp(lambda gate, up: act(gate) * up, *saved)
+    return jax.lax.optimization_barrier(backward(g))
+
+
+_gated_apart.defvjp(_gated_forward, _gated_backward)
+
+
 class GatedMlp(nnx.Module):
     """down(act(gate(x)) * up(x)): SwiGLU and GeGLU. Shazeer 2020, arXiv:2002.05202."""
 
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-        D, F = cfg.embed_dim, cfg.mlp.dim
-        self.act = silu if cfg.mlp.kind == "swiglu" else gelu
+    def __init__(self, cfg: ModelConfig, mlp: MlpConfig, *, rngs: nnx.Rngs):
+        D, F = cfg.embed_dim, mlp.dim
+        self.act = silu if mlp.kind == "swiglu" else gelu
         self.gate = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.down = param(
             rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
         )
-        self.gate_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
-        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
-        self.down_bias = make_bias(rngs, (D,), ("embed",), use=cfg.mlp.use_bias)
+        self.gate_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
+        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
+        self.down_bias = make_bias(rngs, (D,), ("embed",), use=mlp.use_bias)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """[B, T, D] -> [B, T, D]."""
         gate_BTF = add_bias(linear(x_BTD, self.gate), self.gate_bias)
         up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
-        h_BTF = shard(self.act(gate_BTF) * up_BTF, "batch", "length", "mlp")
+        h_BTF = shard(gated(self.act, gate_BTF, up_BTF), "batch", "length", "mlp")
         return add_bias(linear(h_BTF, self.down), self.down_bias)
 
 
 class GeluMlp(nnx.Module):
     """down(gelu(up(x))), the tanh form of GELU (GPT-2). arXiv:1606.08415."""
 
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-        D, F = cfg.embed_dim, cfg.mlp.dim
+    def __init__(self, cfg: ModelConfig, mlp: MlpConfig, *, rngs: nnx.Rngs):
+        D, F = cfg.embed_dim, mlp.dim
         self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.down = param(
             rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
         )
-        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=cfg.mlp.use_bias)
-        self.down_bias = make_bias(rngs, (D,), ("embed",), use=cfg.mlp.use_bias)
+        self.up_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
+        self.down_bias = make_bias(rngs, (D,), ("embed",), use=mlp.use_bias)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """[B, T, D] -> [B, T, D]."""
         up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
         h_BTF = shard(gelu(up_BTF), "batch", "length", "mlp")
         return add_bias(linear(h_BTF, self.down), self.down_bias)
-
-
-def make_mlp(cfg: ModelConfig, *, rngs: nnx.Rngs) -> GatedMlp | GeluMlp:
-    """The MLP that `cfg.mlp.kind` names."""
-    return (GeluMlp if cfg.mlp.kind == "gelu" else GatedMlp)(cfg, rngs=rngs)
 
 
 class Embed(nnx.Module):

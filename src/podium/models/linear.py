@@ -9,6 +9,7 @@ order. The result is the same on every platform.
 """
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from podium.sharding.constrain import current_platform
+from podium.models.ring_scatter import ring_size, scattered_gradient
+from podium.sharding.constrain import current_platform, current_rules
 
 
 def linear(x: Array, weight: nnx.Param | Array, num_contracted: int = 1) -> Array:
@@ -25,30 +27,61 @@ def linear(x: Array, weight: nnx.Param | Array, num_contracted: int = 1) -> Arra
     [B, T, D] x [D, N, H] -> [B, T, N, H]; with num_contracted=2,
     [B, T, N, H] x [N, H, D] -> [B, T, D].
     """
-    out = _linear(num_contracted, x, weight[...].astype(x.dtype))
+    width = _width(weight, num_contracted)
+    out = _linear(num_contracted, width, x, weight[...].astype(x.dtype))
     return checkpoint_name(out, "linear")  # what remat="dots" saves
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _linear(n: int, x: Array, w: Array) -> Array:
+Width = Literal["in", "out"]  # on which side of a weight the model's width lies, alone
+
+
+def _width(weight: nnx.Param | Array, n: int) -> Width | None:
+    axes = (
+        weight.get_metadata().get("axes", ()) if isinstance(weight, nnx.Param) else ()
+    )
+    axes = axes[-weight[...].ndim :]  # a stacked layer still carries "layers" in front
+    if n == 1 and axes[:1] == ("embed",):
+        return "in"
+    return "out" if axes[n:] == ("embed",) else None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _linear(n: int, width: Width | None, x: Array, w: Array) -> Array:
+    del width  # the backward pass asks
     return dot(x, w, range(x.ndim - n, x.ndim), range(n))
 
 
-def _forward(n: int, x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _linear(n, x, w), (x, w)
+def _forward(
+    n: int, width: Width | None, x: Array, w: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    return _linear(n, width, x, w), (x, w)
 
 
-def _backward(n: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _backward(
+    n: int, width: Width | None, saved: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
     x, w = saved
     rows = range(x.ndim - n)
     dx = dot(g, w, range(len(rows), g.ndim), range(n, w.ndim))
     if current_platform() != "cpu" or x.size <= g.size:
-        return dx, dot(x, g, rows, rows)
+        return dx, _weight_gradient(x, g, len(rows), width)
     # XLA:CPU transposes the left operand of this dot, and computes again whatever
     # made it while it does: so let that be the smaller one, and turn the result round.
     dw = jax.lax.optimization_barrier(dot(g, x, rows, rows))
     outs = w.ndim - n
     return dx, jnp.moveaxis(dw, range(outs), range(-outs, 0))
+
+
+def _weight_gradient(x: Array, g: Array, num_rows: int, width: Width | None) -> Array:
+    rules = current_rules()
+    if rules is None or width is None or current_platform() != "tpu":
+        return dot(x, g, range(num_rows), range(num_rows))
+    wide, other = (x, g) if width == "in" else (g, x)
+    ring = ring_size(rules, wide.shape[-1])
+    if ring is None:
+        return dot(x, g, range(num_rows), range(num_rows))
+    dw = scattered_gradient(wide, other, num_rows, rules, ring)
+    return dw if width == "in" else jnp.moveaxis(dw, 0, -1)
 
 
 _linear.defvjp(_forward, _backward)
@@ -78,7 +111,8 @@ def _backward32(axis: int, saved: tuple[Array, Array], g: Array) -> tuple[Array,
     g = g.astype(x.dtype)
     rows = range(x.ndim - 1)
     dx = dot(g, w, range(len(rows), g.ndim), range(1 - axis, 2 - axis))
-    dw = dot(g, x, rows, rows) if axis else dot(x, g, rows, rows)
+    # An output head is [D, V], a tied table [V, D].
+    dw = dot(g, x, rows, rows) if axis else _weight_gradient(x, g, len(rows), "in")
     return dx, dw
 
 

@@ -11,22 +11,39 @@ of the pattern, so that windows and RoPE bases stay static. A depth that the pat
 does not divide ends in a second, shorter stack: `tail`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from podium.config import LearnedPositionConfig, ModelConfig, Remat, RopeConfig
+from podium.config import (
+    LearnedPositionConfig,
+    ModelConfig,
+    MoeConfig,
+    Remat,
+    RopeConfig,
+)
 from podium.errors import ConfigError
 from podium.models.attention import Attention, LayerCache, LayerKind, Rows
-from podium.models.layers import Embed, make_mlp, make_norm, normal, soft_cap
+from podium.models.attention_ring import ring_order
+from podium.models.layers import (
+    Embed,
+    GatedMlp,
+    GeluMlp,
+    make_norm,
+    normal,
+    soft_cap,
+)
 from podium.models.linear import linear_to_float32
+from podium.models.moe import MoeMlp, Routing
 from podium.models.rope import frequencies, rotation
-from podium.sharding.constrain import param, shard
+from podium.sharding.constrain import current_rules, param, shard
 
 
 class KVCache(NamedTuple):
@@ -65,11 +82,11 @@ class Block(nnx.Module):
 
     def __call__(
         self, x_BTD: Float[Array, "B T D"], rows: Rows
-    ) -> Float[Array, "B T D"]:
-        """Training and scoring: whole rows at once."""
+    ) -> tuple[Float[Array, "B T D"], Routing | None]:
+        """Training and scoring: whole rows at once. Also how experts were chosen."""
         inside_BTD = shard(self.attention_norm(x_BTD), *INSIDE)
         x_BTD = self._add_attention(x_BTD, self.attention(inside_BTD, rows))
-        return self._add_mlp(x_BTD)
+        return self._add_mlp(x_BTD, rows)
 
     def decode(
         self, x_BTD: Array, rows: Rows, cache: LayerCache
@@ -78,7 +95,8 @@ class Block(nnx.Module):
         branch_BTD, key_value = self.attention.decode(
             self.attention_norm(x_BTD), rows, cache
         )
-        return self._add_mlp(self._add_attention(x_BTD, branch_BTD)), key_value
+        x_BTD, _ = self._add_mlp(self._add_attention(x_BTD, branch_BTD), rows)
+        return x_BTD, key_value
 
     def _add_attention(self, x_BTD: Array, branch_BTD: Array) -> Array:
         branch_BTD = shard(branch_BTD, *RESIDUAL)
@@ -86,12 +104,23 @@ class Block(nnx.Module):
             branch_BTD = self.attention_post_norm(branch_BTD)
         return shard(x_BTD + branch_BTD, *RESIDUAL)
 
-    def _add_mlp(self, x_BTD: Array) -> Array:
-        branch_BTD = self.mlp(shard(self.mlp_norm(x_BTD), *INSIDE))
+    def _add_mlp(self, x_BTD: Array, rows: Rows) -> tuple[Array, Routing | None]:
+        inside_BTD, routing = shard(self.mlp_norm(x_BTD), *INSIDE), None
+        if isinstance(self.mlp, MoeMlp):
+            branch_BTD, routing = self.mlp(inside_BTD, rows.segment_ids_BT)
+        else:
+            branch_BTD = self.mlp(inside_BTD)
         branch_BTD = shard(branch_BTD, *RESIDUAL)
         if self.mlp_post_norm is not None:
             branch_BTD = self.mlp_post_norm(branch_BTD)
-        return shard(x_BTD + branch_BTD, *RESIDUAL)
+        return shard(x_BTD + branch_BTD, *RESIDUAL), routing
+
+
+def make_mlp(cfg: ModelConfig, *, rngs: nnx.Rngs) -> GatedMlp | GeluMlp | MoeMlp:
+    """The MLP that `cfg.mlp.kind` names."""
+    if isinstance(cfg.mlp, MoeConfig):
+        return MoeMlp(cfg, cfg.mlp, rngs=rngs)
+    return (GeluMlp if cfg.mlp.kind == "gelu" else GatedMlp)(cfg, cfg.mlp, rngs=rngs)
 
 
 class BlockGroup(nnx.Module):
@@ -108,14 +137,20 @@ class BlockGroup(nnx.Module):
 
     def __call__(
         self, x_BTD: Float[Array, "B T D"], rows: Rows
-    ) -> Float[Array, "B T D"]:
+    ) -> tuple[Float[Array, "B T D"], dict[str, Routing | None]]:
         """The blocks in order, each rematerialised by the config's policy."""
+        routings = {}
         for name in self.names:
             block: Block = getattr(self, name)
             # Inside a scan the loop itself keeps the compiler from undoing remat.
             run = with_remat(block, self.remat, prevent_cse=not self.is_scanned)
-            x_BTD = run(x_BTD, rows)
-        return x_BTD
+            x_BTD, routings[name] = run(x_BTD, rows)
+        return x_BTD, routings
+
+
+def in_order(x_BT: Array, order: np.ndarray | None) -> Array:
+    """Each row's tokens in `Transformer.order`."""
+    return x_BT if order is None else x_BT[:, order]
 
 
 def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
@@ -123,12 +158,21 @@ def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
 
     full saves a block's input only; dots every matmul output without batch dims
     (projections, not scores); qkv and attention_out the tensors of that name.
+    qkv_on_host keeps q, k and v in the host's memory: it saves the time that qkv does
+    and takes no memory of the device, while the host's link keeps up with the layers.
     """
+    on_host = functools.partial(
+        jax.checkpoint_policies.save_and_offload_only_these_names,
+        names_which_can_be_saved=[],
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
     saved = {
         "full": None,
         "dots": jax.checkpoint_policies.save_only_these_names("linear"),
         "qkv": jax.checkpoint_policies.save_only_these_names("query", "key", "value"),
         "attention_out": jax.checkpoint_policies.save_only_these_names("attention_out"),
+        "qkv_on_host": on_host(names_which_can_be_offloaded=["query", "key", "value"]),
     }
     if policy == "none":
         return fn
@@ -198,6 +242,36 @@ class Transformer(nnx.Module):
         attention kernels do faster. Raises ConfigError if T is beyond learned
         positions.
         """
+        order = self.order(tokens_BT.shape[1])
+        if segment_ids_BT is not None:
+            segment_ids_BT = in_order(segment_ids_BT, order)
+        hidden_BTD, _ = self.ordered(
+            in_order(tokens_BT, order), in_order(positions_BT, order), segment_ids_BT
+        )
+        return hidden_BTD if order is None else hidden_BTD[:, np.argsort(order)]
+
+    def order(self, num_tokens: int) -> np.ndarray | None:
+        """Which token stands in each slot of a row, [T]; None: its own.
+
+        Devices that share rows in a ring hold them in another order.
+        """
+        rules = current_rules()
+        devices = 1 if rules is None else rules.num_shards("length")
+        if devices == 1 or self.cfg.attention.context != "ring":
+            return None
+        return ring_order(num_tokens, devices)
+
+    def ordered(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"] | None,
+    ) -> tuple[Float[Array, "B T D"], dict[str, dict[str, Routing | None]]]:
+        """As a call, of rows whose tokens stand in `order` already; the result too.
+
+        Also how experts were chosen, by stack and block, a leading axis for the layers.
+        """
+        routings = {}
         self._check_length(tokens_BT.shape[1])
         rows = self._rows(positions_BT, segment_ids_BT)
         x_BTD = self._embed(tokens_BT, positions_BT)
@@ -205,17 +279,20 @@ class Transformer(nnx.Module):
             graphdef, params = nnx.split(getattr(self, name))
 
             def step(x_BTD, layer_params, graphdef=graphdef):
-                return nnx.merge(graphdef, layer_params)(x_BTD, rows), None
+                return nnx.merge(graphdef, layer_params)(x_BTD, rows)
 
             stack = nnx.to_pure_dict(params)
             if self.cfg.layer_loop == "scan":
-                x_BTD, _ = jax.lax.scan(step, x_BTD, stack)
+                x_BTD, routings[name] = jax.lax.scan(step, x_BTD, stack)
                 continue
+            layers = []
             for layer_params in unstack(stack, repeats):
-                x_BTD, _ = step(x_BTD, layer_params)
+                x_BTD, routing = step(x_BTD, layer_params)
+                layers.append(routing)
                 # Without it XLA sums the later residuals anew in every layer's fusions.
                 x_BTD = jax.lax.optimization_barrier(x_BTD)
-        return self.final_norm(x_BTD)
+            routings[name] = jax.tree.map(lambda *xs: jnp.stack(xs), *layers)
+        return self.final_norm(x_BTD), routings
 
     def logits(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """Float32 [..., V] of hidden states [..., D], soft-capped; V: padded rows too."""

@@ -62,6 +62,8 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def _inside_a_slice(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+    if max(shape) == len(devices) > 1 and hasattr(devices[0], "coords"):
+        return np.array(_along_the_torus(devices), object).reshape(shape)
     try:
         return mesh_utils.create_device_mesh(shape, devices)
     except NotImplementedError:
@@ -71,6 +73,20 @@ def _inside_a_slice(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
         return mesh_utils.create_device_mesh(
             shape, devices, allow_split_physical_axes=True
         )
+
+
+def _along_the_torus(devices: list[Any]) -> list[Any]:
+    """One mesh axis over a whole slice: row by row, the longest torus dim outermost.
+
+    Its rings are what gradients travel along, see `models/ring_scatter.py`.
+    """
+    lengths = [
+        len(set(along)) for along in zip(*(d.coords for d in devices), strict=True)
+    ]
+    order = sorted(range(len(lengths)), key=lambda dim: -lengths[dim])
+    return sorted(
+        devices, key=lambda d: (*(d.coords[dim] for dim in order), d.core_on_chip)
+    )
 
 
 def _slices(cfg: MeshConfig, devices: list[Any]) -> list[list[Any]]:

@@ -28,10 +28,13 @@ class LossSums:
     cross_entropy: Any  # [] nats
     z: Any  # [] squared log-normaliser, PaLM arXiv:2204.02311 section 5
     tokens: Any  # [] scored tokens
+    balance: Any  # [] how unevenly experts were chosen, weighted; 0 without experts
 
     def objective(self, z_loss: float, num_tokens: Array) -> Array:
-        """What is minimised: the mean over `num_tokens` of cross-entropy + z-loss."""
-        return (self.cross_entropy + z_loss * self.z) / jnp.maximum(num_tokens, 1.0)
+        """What is minimised: the mean over `num_tokens` of cross-entropy, z-loss and
+        balance."""
+        total = self.cross_entropy + z_loss * self.z + self.balance
+        return total / jnp.maximum(num_tokens, 1.0)
 
 
 def scored_tokens(targets_BT: Int[Array, "B T"]) -> Array:
@@ -76,7 +79,7 @@ def loss_sums(
         return jax.tree.map(jnp.add, total, sums), None
 
     zero = jnp.zeros((), jnp.float32)
-    total, _ = jax.lax.scan(body, LossSums(zero, zero, zero), (hidden, targets))
+    total, _ = jax.lax.scan(body, LossSums(zero, zero, zero, zero), (hidden, targets))
     return total
 
 
@@ -93,6 +96,7 @@ def _chunk_sums(logits_BCV: Array, targets_BC: Array) -> LossSums:
         cross_entropy=jnp.sum((lse_BC - label_BC) * scored_BC),
         z=jnp.sum(jnp.square(lse_BC) * scored_BC),
         tokens=jnp.sum(scored_BC),
+        balance=jnp.zeros((), jnp.float32),
     )
 
 

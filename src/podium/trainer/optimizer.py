@@ -8,7 +8,7 @@ import optax
 
 from podium.config import AdafactorConfig, AdamWConfig, LionConfig, OptimConfig
 
-NO_DECAY = ("bias", "scale")  # parameter names; vectors are not decayed
+NO_DECAY = ("bias", "scale", "choice_bias")  # parameter names; vectors are not decayed
 
 
 def make_optimizer(
@@ -80,11 +80,11 @@ def _muon_dimensions(axes: Any) -> Any:
     from optax.contrib import MuonDimensionNumbers
 
     def numbers(name: str, dims: tuple[str | None, ...]):
-        inner = [i for i, d in enumerate(dims) if d != "layers"]
+        inner = [i for i, d in enumerate(dims) if d not in ("layers", "experts")]
         if name in NO_DECAY or "vocab" in dims or len(inner) < 2:
             return None
-        embed = [i for i in inner if dims[i] == "embed"]
-        other = [i for i in inner if dims[i] != "embed"]
+        embed = [i for i in inner if dims[i] in ("embed", "expert_embed")]
+        other = [i for i in inner if i not in embed]
         if not embed or not other:
             return None
         first, second = (embed, other) if embed[0] < other[0] else (other, embed)

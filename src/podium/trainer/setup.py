@@ -7,6 +7,7 @@ say about a run is what the run does.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -58,6 +59,7 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     rules = ShardingRules(cfg.sharding, make_mesh(cfg.mesh, devices))
     check_rules_are_used(rules, bind.abstract(cfg.model).axes)
     check_batch(cfg, rules)
+    check_length(cfg, rules)
     model = bind.abstract(cfg.model)
     schedule = learning_rate(cfg.optim, cfg.num_steps)
     optimizer = make_optimizer(cfg.optim, schedule, model.axes)
@@ -66,6 +68,10 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     )
     step = make_train_step(cfg, model, optimizer, schedule, rules, state_layout)
     return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)
+
+
+OFF_WORK = ("embed", "opt_embed", "expert_embed", "layers", "act_length")
+"""Rules that split weights, or what lies between two parts of a block: not work."""
 
 
 def check_batch(cfg: TrainConfig, rules: ShardingRules) -> None:
@@ -82,6 +88,19 @@ def check_batch(cfg: TrainConfig, rules: ShardingRules) -> None:
         )
 
 
+def check_length(cfg: TrainConfig, rules: ShardingRules) -> None:
+    """Every device gets the same number of positions, in two pieces for a ring."""
+    T, devices = cfg.data.seq_len, rules.num_shards("length")
+    is_ring = devices > 1 and cfg.model.attention.context == "ring"
+    pieces = math.lcm(rules.num_shards("act_length"), 2 * devices if is_ring else 1)
+    if T % pieces:
+        raise ConfigError(
+            f"data.seq_len ({T}) does not divide into the {pieces} pieces that "
+            f"mesh.context and mesh.tensor cut a row in. Use data.seq_len="
+            f"{-(-T // pieces) * pieces}, or sharding.act_length=()"
+        )
+
+
 def check_rules_are_used(rules: ShardingRules, axes: dict) -> None:
     """A mesh axis that splits nothing, or a rule that touches nothing, is an error."""
     leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple))
@@ -90,13 +109,13 @@ def check_rules_are_used(rules: ShardingRules, axes: dict) -> None:
     used = set()
     for field in dataclasses.fields(rules.config):
         mesh_axes = rules.mesh_axes(field.name)
-        if mesh_axes and field.name not in carried:
+        is_ours = getattr(rules.config, field.name) == field.default
+        if mesh_axes and field.name not in carried and not is_ours:
             raise ShardingError(
                 f"sharding.{field.name}={mesh_axes} matches no tensor of this model; "
                 f"set sharding.{field.name}=()"
             )
-        # The others split weights, or what lies between two parts: not work.
-        if field.name not in ("embed", "opt_embed", "layers", "act_length"):
+        if field.name in carried and field.name not in OFF_WORK:
             used |= set(mesh_axes)
     for axis, size in rules.mesh.shape.items():
         if size > 1 and axis not in used:

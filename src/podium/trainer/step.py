@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step: loss -> gradients -> update, a pure function."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ from jax.sharding import NamedSharding
 from podium.config import TrainConfig
 from podium.input.batch import Batch
 from podium.models import bind
+from podium.models.transformer import in_order
 from podium.sharding.constrain import shard, use_rules
 from podium.sharding.rules import ShardingRules
+from podium.trainer.balance import Loads, balanced, max_load, summed
 from podium.trainer.loss import LossSums, loss_sums, scored_tokens
 from podium.trainer.state import StateLayout, TrainState
 
@@ -57,10 +60,11 @@ def step_with_gradients(
 
     def train_step(state: TrainState, batch: Batch):
         with use_rules(rules):
-            sums, grads = _gradients(cfg, model, state.params, batch)
+            (sums, loads), grads = _gradients(cfg, model, state.params, batch)
             grads = jax.lax.with_sharding_constraint(grads, state_layout.gradients)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
+            params = balanced(cfg.model, cast(Any, params), loads)
             metrics = {
                 "loss": sums.cross_entropy / jnp.maximum(sums.tokens, 1.0),
                 "z_loss": cfg.loss.z_loss * sums.z / jnp.maximum(sums.tokens, 1.0),
@@ -69,6 +73,9 @@ def step_with_gradients(
                 "learning_rate": schedule(state.step),
                 "tokens": sums.tokens,
             }
+            if loads:
+                metrics["balance_loss"] = sums.balance / jnp.maximum(sums.tokens, 1.0)
+                metrics["expert_load_max"] = max_load(loads)
             return (
                 TrainState(
                     step=state.step + 1,
@@ -90,7 +97,7 @@ def make_eval_step(
 
     def eval_step(params: Any, batch: Batch) -> LossSums:
         with use_rules(rules):
-            return _forward(cfg, model, params, batch)
+            return _forward(cfg, model, params, batch)[0]
 
     return jax.jit(eval_step, in_shardings=(params_sharding, batch_sharding(rules)))
 
@@ -100,22 +107,28 @@ def batch_sharding(rules: ShardingRules) -> NamedSharding:
     return NamedSharding(rules.mesh, rules.spec("batch", "length"))
 
 
-def _forward(cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch):
+def _forward(
+    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
+) -> tuple[LossSums, Loads]:
     net = bind.bind(model.graphdef, params)
-    hidden_BTD = net(batch.tokens, batch.positions, batch.segment_ids)
-    return loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
+    order = net.order(batch.tokens.shape[1])
+    batch = Batch(*(shard(in_order(x, order), "batch", "length") for x in batch))
+    hidden_BTD, routings = net.ordered(batch.tokens, batch.positions, batch.segment_ids)
+    sums = loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
+    balance, loads = summed(cfg.model, routings)
+    return dataclasses.replace(sums, balance=balance), loads
 
 
 def _gradients(
     cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
-) -> tuple[LossSums, Any]:
+) -> tuple[tuple[LossSums, Loads], Any]:
     num_tokens = scored_tokens(batch.targets)
 
-    def objective(params: Any, part: Batch) -> tuple[Array, LossSums]:
-        sums = _forward(cfg, model, params, part)
+    def objective(params: Any, part: Batch) -> tuple[Array, tuple[LossSums, Loads]]:
+        sums, loads = _forward(cfg, model, params, part)
         # The mean is over the tokens of the whole batch, not of the part, so that
         # accumulated gradients equal the big batch's also when padding is uneven.
-        return sums.objective(cfg.loss.z_loss, num_tokens), sums
+        return sums.objective(cfg.loss.z_loss, num_tokens), (sums, loads)
 
     grad_fn = jax.grad(objective, has_aux=True)
     if cfg.grad_accum_steps == 1:

@@ -1,0 +1,170 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the real train step for a TPU slice that is not there.
+
+libtpu holds the whole compiler and needs no chip: it describes a topology, and jax
+compiles for it. Call `without_tpus` before anything imports jax. What a compile gave is
+kept in `~/.cache/podium/plans`, under the program, the slice and the versions.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import sys
+from typing import Any
+
+from podium.config import TrainConfig
+from podium.errors import ConfigError
+from profiling.chips import Slice
+
+# What each generation's compiler needs to be told, and why.
+COMPILER_OPTIONS: dict[str, dict[str, str]] = {
+    # Without it all-gathers stop the core: a 102B step on v4-256 takes 7% longer.
+    "v4": {"xla_enable_async_all_gather": "true"},
+    # All-gathers ride in matmul fusions by default; with these so do the all-reduces
+    # that a matmul follows: 1.5% of a 7B step on v5e-256, docs/tpu-layout-trials.md.
+    "v5e": {
+        "xla_enable_async_all_reduce": "true",
+        "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
+        "xla_tpu_enable_async_collective_fusion_fuse_reduce_scatter": "true",
+    },
+    "v5p": {"xla_enable_async_all_gather": "true"},  # off by default there too
+    "v6e": {},
+    "tpu7x": {},
+}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What the compiler says of a step, per device."""
+
+    hlo: str  # optimised and scheduled
+    argument_bytes: int
+    temporary_bytes: int
+    peak_bytes: int  # of device memory; an upper bound where the host holds some too
+    host_bytes: int
+
+
+class DoesNotFitError(Exception):
+    """The compiler refused: the step needs more than a device has."""
+
+    def __init__(self, needed_bytes: int):
+        super().__init__(f"the step needs {needed_bytes} bytes")
+        self.needed_bytes = needed_bytes
+
+
+def without_tpus() -> None:
+    """Settles what libtpu asks its surroundings about. Raises ConfigError without it."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            "planning needs the TPU compiler, libtpu: pip install 'podium[tpu]' "
+            "(no TPU is needed)"
+        )
+    if "jax" in sys.modules and sys.modules["jax"].config.jax_platforms != "cpu":
+        raise ConfigError("jax was imported before the plan could set it to the CPU")
+    os.environ.update(
+        JAX_PLATFORMS="cpu",
+        TPU_SKIP_MDS_QUERY="1",  # no metadata server here
+        TPU_ACCELERATOR_TYPE="v5litepod-16",  # any; the topology decides
+        TPU_WORKER_HOSTNAMES="localhost",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # no chip to fight over
+        TF_CPP_MIN_LOG_LEVEL=os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+    )
+
+
+def devices(where: Slice) -> list[Any]:
+    """Descriptions of the slice's devices; they compile, and run nothing."""
+    from jax.experimental import topologies
+
+    return list(topologies.get_topology_desc(**where.topology()).devices)
+
+
+def lower(parts: Any) -> Any:
+    """The step of `podium.trainer.setup.Setup`, before the TPU compiler sees it."""
+    import jax
+    import jax.numpy as jnp
+
+    from podium.input.batch import Batch
+    from podium.trainer.step import batch_sharding
+
+    cfg: TrainConfig = parts.cfg
+    rows = jax.ShapeDtypeStruct(
+        (cfg.global_batch_seqs, cfg.data.seq_len),
+        jnp.int32,
+        sharding=batch_sharding(parts.rules),
+    )
+    return parts.train_step.lower(
+        parts.layout.abstract(), Batch(rows, rows, rows, rows)
+    )
+
+
+def compile_step(
+    lowered: Any, where: Slice, options: dict[str, str] | None = None
+) -> Compiled:
+    """Compiles, or reads an earlier result. Raises DoesNotFitError."""
+    options = COMPILER_OPTIONS[where.chip.name] if options is None else options
+    kept = _cache_path(lowered, where, options)
+    if kept.exists():
+        return _read(kept)
+    import jax
+
+    try:
+        compiled = lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DoesNotFitError(needed_bytes(str(error))) from None
+    memory = compiled.memory_analysis()
+    peak = int(memory.peak_memory_in_bytes)
+    host = int(memory.host_temp_size_in_bytes)
+    if host:
+        # The peak that jax states is then the host's. It compiled, so it fits.
+        both = int(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
+        peak = min(both, where.chip.device_hbm_bytes)
+    found = Compiled(
+        hlo=compiled.as_text(),
+        argument_bytes=int(memory.argument_size_in_bytes),
+        temporary_bytes=int(memory.temp_size_in_bytes),
+        peak_bytes=peak,
+        host_bytes=host,
+    )
+    _write(kept, found)
+    return found
+
+
+def needed_bytes(message: str) -> int:
+    """Bytes that a step would take, from the compiler's refusal; 0 where unsaid.
+
+    'Used 42.90G of 30.75G hbm', or 'memory required ... (33.40G) exceeds available'.
+    """
+    for pattern in (r"Used ([\d.]+)([KMGT]?) of", r"\(([\d.]+)([KMGT]?)B?\) exceeds"):
+        if found := re.search(pattern, message):
+            return round(float(found[1]) * _UNITS[found[2]])
+    return 0
+
+
+def _cache_path(lowered: Any, where: Slice, options: dict[str, str]) -> pathlib.Path:
+    digest = hashlib.sha256(lowered.as_text().encode())
+    versions = [importlib.metadata.version(p) for p in ("jax", "jaxlib", "libtpu")]
+    for part in (where.topology(), options, versions):
+        digest.update(json.dumps(part, sort_keys=True).encode())
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(root) / "podium" / "plans" / f"{digest.hexdigest()[:32]}.gz"
+
+
+def _read(path: pathlib.Path) -> Compiled:
+    return Compiled(**json.loads(gzip.decompress(path.read_bytes())))
+
+
+def _write(path: pathlib.Path, compiled: Compiled) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(f".{os.getpid()}")
+    whole.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(compiled)).encode()))
+    whole.rename(path)  # another plan never reads half a file

@@ -1,0 +1,75 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What fills a device's memory: parameters, optimizer, gradients, activations, the rest.
+
+Parameters, optimizer state and gradients follow from the layout; a gradient lies as its
+parameter does, in float32, and all of them exist when they are clipped by their norm.
+Activations are what the loop over layers stacks up for the backward pass, read from the
+compiled program. The rest of the compiler's peak is temporaries: gathered layers,
+logits, weights in the compute type.
+"""
+
+import math
+import re
+from typing import Any
+
+from profiling.hlo_text import Computation, Instruction, Module, arrays, parse
+
+_HOST = "S(5)"  # the memory space of the host in the compiler's layouts
+
+
+def split(parts: Any, hlo: str, peak_bytes: int) -> dict[str, int]:
+    """Bytes per device under each heading; they sum to the peak."""
+    shapes, shardings = parts.layout.shapes, parts.layout.shardings
+    found = {
+        "parameters": tree_bytes(shapes.params, shardings.params),
+        "optimizer": tree_bytes(shapes.opt_state, shardings.opt_state),
+        "gradients": tree_bytes(shapes.params, shardings.params),
+        "activations": stacked_bytes(parse(hlo)),
+    }
+    if shapes.ema is not None:
+        found["averaged_weights"] = tree_bytes(shapes.ema, shardings.ema)
+    found["temporaries"] = peak_bytes - sum(found.values())
+    return found
+
+
+def tree_bytes(shapes: Any, shardings: Any) -> int:
+    """Bytes of a tree of arrays on one device."""
+    import jax
+
+    return sum(
+        math.prod(sharding.shard_shape(shape.shape)) * shape.dtype.itemsize
+        for shape, sharding in zip(
+            jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True
+        )
+    )
+
+
+def stacked_bytes(module: Module, *, on_host: bool = False) -> int:
+    """Bytes that forward loops over layers stack up, one slot for each trip."""
+    entry = module.computations[module.entry]
+    return sum(
+        _stacked(loop, module.computations[loop.called["body"]], on_host)
+        for loop in entry.instructions.values()
+        if loop.opcode == "while" and "transpose(" not in loop.op_name
+    )
+
+
+def _stacked(loop: Instruction, body: Computation, on_host: bool) -> int:
+    if body.root.opcode != "tuple":
+        return 0
+    shapes = re.findall(r"[a-z]\w*\[[\d,]*\](?:\{[^}]*\})?", loop.shape)
+    total = 0
+    for index, (name, shape) in enumerate(
+        zip(body.root.operands, shapes, strict=False)
+    ):
+        new = body.instructions[name]
+        carried = new.opcode == "get-tuple-element" and f"index={index}" in (
+            new.attributes
+        )
+        is_stack = "dynamic-update-slice" in f"{new.opcode} {new.name}" or (
+            "dynamic_update_slice" in new.op_name
+        )
+        if not carried and is_stack and (_HOST in shape) == on_host:
+            total += arrays(shape)[0].num_bytes
+    return total

@@ -1,0 +1,72 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Floating-point operations of the Pallas kernels that a step calls, by their names.
+
+A kernel is a black box to the compiler, so these come from the shapes of its operands.
+Attention counts what causality leaves, T * (T + 1) / 2 pairs of a row of T: a kernel
+that works in blocks does somewhat more (10/16 of the square at T=2048 in blocks of
+512). A window leaves fewer pairs still, which the shapes do not show.
+"""
+
+import re
+
+from profiling.hlo_text import Array, Computation, Instruction
+
+# Matmuls over the pairs: forward scores and values; dq needs scores, dp, dq; dkv needs
+# scores, dp, dk, dv; the fused backward pass all five at once.
+_SPLASH = (
+    (re.compile(r"splash_m[hq]a_fwd"), 2),
+    (re.compile(r"splash_m[hq]a_dq"), 3),
+    (re.compile(r"splash_m[hq]a_dkv"), 4),
+    (re.compile(r"flash_attention_bwd_dkv|flash_mha_bwd_dkv"), 4),
+    (re.compile(r"flash_attention_bwd_dq|flash_mha_bwd_dq"), 3),
+    (re.compile(r"flash_attention|flash_mha"), 2),
+)
+_GROUPED = re.compile(r"\bt?gmm\b|gmm|ragged_dot")
+
+
+def kernel_flops(i: Instruction, computation: Computation) -> float | None:
+    """Operations of one `tpu_custom_call`; None for a kernel with no known name."""
+    operands = [
+        a
+        for o in i.operands
+        if o in computation.instructions
+        for a in computation.instructions[o].arrays
+    ]
+    name = f"{i.name} {i.op_name}"
+    for pattern, matmuls in _SPLASH:
+        if pattern.search(name):
+            if "dkv" in pattern.pattern and _is_fused(i):
+                matmuls = 5
+            return _attention(operands, matmuls)
+    if _GROUPED.search(name):
+        return _grouped(operands, i.arrays[0])
+    return None
+
+
+def _is_fused(i: Instruction) -> bool:
+    """The fused backward kernel also returns dq: three wide results, not two."""
+    return sum(a.dtype != "f32" or len(a.dims) > 3 for a in i.arrays) >= 3
+
+
+def _attention(operands: list[Array], matmuls: int) -> float | None:
+    wide = [a for a in operands if len(a.dims) >= 3 and a.dtype not in ("s32", "s8")]
+    if len(wide) < 2:
+        return None
+    query, key = wide[0], wide[1]
+    *_, T, H = query.dims
+    S = key.dims[-2]
+    heads = query.size // (T * H)
+    pairs = T * (T + 1) / 2 if T == S else T * S
+    return matmuls * 2.0 * heads * pairs * H
+
+
+def _grouped(operands: list[Array], out: Array) -> float | None:
+    """[M, K] x [E, K, N] -> [M, N], and its transpose [K, M] x [M, N] -> [E, K, N]."""
+    dense = [a for a in operands if a.dtype not in ("s32", "s8") and len(a.dims) >= 2]
+    if len(dense) < 2:
+        return None
+    lhs, rhs = dense[0], dense[1]
+    if len(rhs.dims) == 3:
+        return 2.0 * lhs.size * out.dims[-1]
+    return 2.0 * rhs.size * out.dims[-2]

@@ -1,0 +1,301 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Does a run fit on a TPU slice, how fast can it be, what does it cost? No TPU needed.
+
+python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
+
+Compiles the real train step with the TPU compiler and reads the result.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from podium import cli
+from podium.config import TrainConfig
+from podium.errors import ConfigError
+from profiling import aot
+from profiling.chips import Slice, parse_slice
+
+_EXAMPLE = """examples:
+  python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
+  python -m profiling.plan --config=F --topology=v4-256x4 --tokens=2e12 --json
+
+A slice is named as Google names it: v4-256 and v5p-256 count TensorCores (128 chips),
+v5e-256 and v6e-256 chips; x4 stands for four slices. Exit code 1: it does not fit.
+The step time is a bound: matmuls by the compiler's estimate, Pallas kernels at peak,
+collectives by bytes over links, minus what the schedule hides.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    parser = cli.Parser(
+        prog="python -m profiling.plan",
+        description="Plans a run on a TPU slice that is not there.",
+        epilog=_EXAMPLE,
+    )
+    cli.add_config(parser)
+    parser.add_argument("--topology", metavar="NAME", help="the slice, e.g. v4-256")
+    parser.add_argument(
+        "--tokens", type=float, help="budget to price (20 per parameter)"
+    )
+    parser.add_argument(
+        "--usd_per_chip_hour", type=float, help="your price (list price on demand)"
+    )
+    parser.add_argument(
+        "--no_proposal", action="store_true", help="if it does not fit, just say so"
+    )
+    parser.add_argument("--hlo", metavar="FILE", help="write the scheduled HLO here")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args, cfg = cli.parse(parser, argv)
+    if not args.topology:
+        parser.error("--topology is missing, e.g. --topology=v4-256")
+    where = parse_slice(args.topology)
+    if args.usd_per_chip_hour is not None:
+        chip = dataclasses.replace(where.chip, usd_per_chip_hour=args.usd_per_chip_hour)
+        where = dataclasses.replace(where, chip=chip)
+    aot.without_tpus()
+
+    plan = make_plan(cfg, where, tokens=args.tokens, hlo_path=args.hlo)
+    if not plan["fits"] and not args.no_proposal:
+        plan["proposal"] = propose(cfg, where)
+    print(json.dumps(plan, indent=2)) if args.json else _print(plan)
+    return 0 if plan["fits"] else cli.EXIT_FAILED
+
+
+def make_plan(
+    cfg: TrainConfig,
+    where: Slice,
+    *,
+    tokens: float | None = None,
+    hlo_path: str | None = None,
+) -> dict[str, Any]:
+    """The plan as plain data; bytes, seconds and operations are per device and step.
+
+    Raises ConfigError or ShardingError where the config cannot run on that many
+    devices. A step that does not fit has `fits` false and no times.
+    """
+    from podium.models.flops import param_count
+    from podium.trainer.setup import setup
+    from profiling import hbm
+
+    params = param_count(cfg.model)
+    plan: dict[str, Any] = {
+        "topology": where.name,
+        "chips": where.num_chips,
+        "params": params,
+        "tokens_per_step": cfg.global_batch_seqs * cfg.data.seq_len,
+        "fits": False,
+        "hbm_bytes_per_chip": 0,
+        "hbm_capacity_bytes": where.chip.device_hbm_bytes * where.chip.devices_per_chip,
+    }
+    parts = setup(cfg, aot.devices(where))
+    plan["mesh"] = {k: v for k, v in parts.mesh.shape.items() if v > 1}
+    with _progress(f"compiling the step for {where.name}"):
+        try:
+            compiled = aot.compile_step(aot.lower(parts), where)
+        except aot.DoesNotFitError as error:
+            plan["hbm_bytes_per_chip"] = (
+                error.needed_bytes * where.chip.devices_per_chip
+            )
+            return plan
+    if hlo_path:
+        with open(hlo_path, "w") as file:
+            file.write(compiled.hlo)
+    plan["fits"] = True
+    plan["hbm_bytes_per_chip"] = compiled.peak_bytes * where.chip.devices_per_chip
+    plan["host_bytes_per_chip"] = compiled.host_bytes * where.chip.devices_per_chip
+    plan["hbm_bytes"] = hbm.split(parts, compiled.hlo, compiled.peak_bytes)
+    plan |= _speed(cfg, where, parts, compiled)
+    return plan | _price(plan, where, tokens or 20.0 * params)
+
+
+def _speed(
+    cfg: TrainConfig, where: Slice, parts: Any, compiled: aot.Compiled
+) -> dict[str, Any]:
+    from podium.models import flops
+    from profiling.hlo import read
+    from profiling.network import Network
+    from profiling.roofline import roofline
+
+    network = Network.of(where, list(parts.mesh.devices.flat))
+    found = roofline(read(compiled.hlo), network)
+    tokens = cfg.global_batch_seqs * cfg.data.seq_len / where.num_devices
+    ours = flops.train_flops_per_token(cfg.model, cfg.data.seq_len)
+    times = found.times
+    return {
+        "step_secs": times.step_secs,
+        "secs": {
+            "fusions": times.fusion_secs,
+            "kernels_at_peak": times.kernel_secs,
+            "synchronous_collectives": times.sync_secs,
+            "exposed_asynchronous": times.exposed_secs,
+            "all_ici": times.ici_secs,
+            "all_dcn": times.dcn_secs,
+            "all_host": times.host_secs,
+            "hbm_at_most": times.hbm_bytes
+            / (where.chip.hbm_bytes_per_sec / where.chip.devices_per_chip),
+        },
+        "tokens_per_sec_per_chip": tokens
+        * where.chip.devices_per_chip
+        / times.step_secs,
+        "mfu_bound": found.mfu(tokens * ours, where.chip),
+        "mfu_bound_6nd": found.mfu(
+            tokens * 6.0 * flops.param_count(cfg.model), where.chip
+        ),
+        "mfu_bound_6nd_async_hidden": found.mfu(
+            tokens * 6.0 * flops.param_count(cfg.model),
+            where.chip,
+            async_is_hidden=True,
+        ),
+        "flops_executed": times.flops,
+        "flops_useful": tokens * ours,
+        "hbm_traffic_bytes_at_most": times.hbm_bytes,
+        "collective_bytes": sum(
+            r.num_bytes * r.count for r in found.collectives if r.group_size > 1
+        ),
+        "host_copy_bytes": times.host_bytes,
+        "collectives": [dataclasses.asdict(row) for row in found.collectives],
+        "unknown_kernels": found.unknown_kernels,
+    }
+
+
+def _price(plan: dict[str, Any], where: Slice, tokens: float) -> dict[str, Any]:
+    secs = tokens / plan["tokens_per_step"] * plan["step_secs"]
+    usd = secs / 3600 * where.num_chips * where.chip.usd_per_chip_hour
+    return {
+        "tokens_budget": tokens,
+        "days_for_budget": secs / 86400,
+        "usd_per_chip_hour": where.chip.usd_per_chip_hour,
+        "usd_for_budget": usd,
+        "usd_per_billion_tokens": usd / tokens * 1e9,
+    }
+
+
+def propose(cfg: TrainConfig, where: Slice) -> dict[str, Any] | None:
+    """The nearest change that does fit, compiled to be sure; None if none of them."""
+    for words, changed, there in _alternatives(cfg, where):
+        try:
+            plan = make_plan(changed, there)
+        except ConfigError:
+            continue  # the batch does not divide that way
+        if plan["fits"]:
+            return {"change": words, "topology": there.name} | {
+                key: plan[key] for key in ("hbm_bytes_per_chip", "step_secs")
+            }
+    return None
+
+
+def _alternatives(
+    cfg: TrainConfig, where: Slice
+) -> Iterator[tuple[str, TrainConfig, Slice]]:
+    """Nearest first: recompute more, hold fewer rows at once, take a larger slice."""
+    model = dataclasses.replace(cfg.model, remat="full")
+    full = dataclasses.replace(cfg, model=model)
+    if cfg.model.remat != "full":
+        yield "--config.model.remat=full", full, where
+    for factor in (2, 4):
+        steps = cfg.grad_accum_steps * factor
+        if cfg.global_batch_seqs % steps == 0:
+            words = f"--config.model.remat=full --config.grad_accum_steps={steps}"
+            yield words, dataclasses.replace(full, grad_accum_steps=steps), where
+    larger = [t for t in where.chip.topologies if _chips(t) > where.chips_per_slice]
+    for shape in larger[:2]:
+        there = parse_slice(
+            f"{where.chip.name}-{_chips(shape) * (2 if where.chip.counts_cores else 1)}"
+        )
+        yield f"--topology={there.name}", cfg, there
+
+
+def _chips(shape: str) -> int:
+    chips = 1
+    for n in shape.split("x"):
+        chips *= int(n)
+    return chips
+
+
+def _progress(what: str) -> Any:
+    """A spinner on a terminal, a log line and its time elsewhere; on standard error."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.status(what) if console.is_terminal else _Line(what)
+
+
+class _Line:
+    def __init__(self, what: str):
+        self.what = what
+
+    def __enter__(self):
+        self.start = time.monotonic()
+        print(f"plan: {self.what}", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_):
+        took = time.monotonic() - self.start
+        print(f"plan: {self.what}: {took:.0f} s", file=sys.stderr, flush=True)
+
+
+def _print(plan: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    gib = 2**30
+    print(
+        f"{plan['params'] / 1e9:,.2f}B parameters on {plan['topology']}: "
+        f"{plan['chips']} chips, mesh "
+        + " x ".join(f"{k}={v}" for k, v in plan["mesh"].items())
+    )
+    used, room = plan["hbm_bytes_per_chip"] / gib, plan["hbm_capacity_bytes"] / gib
+    if not plan["fits"]:
+        needs = f"needs {used:.2f} GiB" if used else "needs more"
+        print(f"Does not fit: a chip {needs} of {room:.2f} GiB.")
+        if proposal := plan.get("proposal"):
+            print(
+                f"This fits, in {proposal['hbm_bytes_per_chip'] / gib:.2f} GiB a chip: "
+                f"{proposal['change']}"
+            )
+        return
+    print(f"Fits: {used:.2f} of {room:.2f} GiB a chip ({used / room:.0%}):")
+    for name, size in plan["hbm_bytes"].items():
+        print(f"  {name.replace('_', ' '):<18}{size / gib:8.2f} GiB")
+    secs = plan["secs"]
+    print(
+        f"Step of {plan['tokens_per_step']:,} tokens: at least "
+        f"{plan['step_secs']:.3f} s = fusions {secs['fusions']:.3f} + kernels at peak "
+        f"{secs['kernels_at_peak']:.3f} + synchronous collectives "
+        f"{secs['synchronous_collectives']:.3f} + exposed "
+        f"{secs['exposed_asynchronous']:.3f}"
+    )
+    print(
+        f"At most {plan['tokens_per_sec_per_chip']:,.0f} tokens/s a chip, MFU "
+        f"{plan['mfu_bound']:.1%} (6 * parameters * tokens: "
+        f"{plan['mfu_bound_6nd']:.1%}; if all that is asynchronous were hidden: "
+        f"{plan['mfu_bound_6nd_async_hidden']:.1%})"
+    )
+    print(
+        f"{plan['tokens_budget']:.3g} tokens: at least {plan['days_for_budget']:,.1f} "
+        f"days, {plan['usd_for_budget']:,.0f} USD at {plan['usd_per_chip_hour']} a "
+        f"chip-hour ({plan['usd_per_billion_tokens']:,.0f} USD per billion tokens)"
+    )
+    if plan["unknown_kernels"]:
+        print(f"Not in the bound, cost unknown: {', '.join(plan['unknown_kernels'])}")
+    table = Table("collective", "bytes", "devices", "count", "over", "ms", "exposed ms")
+    for row in plan["collectives"][:12]:
+        table.add_row(
+            f"{row['kind']}{' (async)' if row['is_async'] else ''}",
+            f"{row['num_bytes']:,}",
+            str(row["group_size"]),
+            str(row["count"]),
+            "DCN" if row["crosses_slices"] else "ICI",
+            f"{row['secs'] * 1e3:,.2f}",
+            f"{row['exposed_secs'] * 1e3:,.2f}",
+        )
+    Console(width=max(100, Console().width)).print(table)
+
+
+if __name__ == "__main__":
+    cli.run(main)

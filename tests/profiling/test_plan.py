@@ -1,0 +1,142 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The planner through its command line, with the real TPU compiler on a tiny model."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from podium.errors import ConfigError
+from profiling import aot
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="extra tpu is not installed"
+)
+CONFIG = """
+from podium.config_dict import to_config_dict
+from podium.config import TrainConfig
+
+def get_config():
+    cfg = to_config_dict(TrainConfig())
+    cfg.num_steps = 1000
+    cfg.global_batch_seqs = 8
+    cfg.data.seq_len = 256
+    cfg.model.vocab_size = 512
+    cfg.model.num_layers = {layers}
+    cfg.model.embed_dim = 512
+    cfg.model.attention.num_heads = 4
+    cfg.model.attention.num_kv_heads = 4
+    cfg.model.attention.head_dim = 128
+    cfg.model.mlp.dim = {mlp_dim}
+    cfg.model.remat = "full"
+    return cfg
+"""
+
+
+def plan(tmp_path, *args, layers=3, mlp_dim=1024) -> subprocess.CompletedProcess:
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(layers=layers, mlp_dim=mlp_dim))
+    return subprocess.run(
+        [sys.executable, "-m", "profiling.plan", f"--config={config}", *args],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan")
+    done = plan(path, "--topology=v5e-4", "--tokens=1e9", "--json")
+    assert done.returncode == 0, done.stderr
+    return path, json.loads(done.stdout)
+
+
+@needs_compiler
+def test_a_plan_says_whether_it_fits_how_fast_and_what_it_costs(small):
+    _, found = small
+    assert found["fits"]
+    assert 0 < found["hbm_bytes_per_chip"] < found["hbm_capacity_bytes"]
+    assert sum(found["hbm_bytes"].values()) == found["hbm_bytes_per_chip"]
+    assert 0 < found["mfu_bound"] < 1
+    assert found["step_secs"] > 0
+    tokens = 8 * 256 / 4 / found["step_secs"]
+    assert found["tokens_per_sec_per_chip"] == pytest.approx(tokens)
+    hours = 1e9 / (8 * 256) * found["step_secs"] / 3600
+    assert found["usd_per_billion_tokens"] == pytest.approx(hours * 4 * 1.2)
+
+
+@needs_compiler
+def test_the_executed_operations_are_those_of_the_layers_with_their_trips(small):
+    """Forward, backward twice that, and again forward under remat=full but for what
+    nobody needs; XLA's own count holds one layer only."""
+    _, found = small
+    assert 1.0 < found["flops_executed"] / found["flops_useful"] < 4 / 3
+
+
+@needs_compiler
+def test_collectives_come_with_kind_bytes_network_count_and_what_is_exposed(small):
+    _, found = small
+    kinds = {row["kind"] for row in found["collectives"]}
+    assert "all-gather" in kinds
+    assert {row["group_size"] for row in found["collectives"]} <= {1, 2, 4}
+    assert not any(row["crosses_slices"] for row in found["collectives"])
+    assert any(row["count"] == 3 for row in found["collectives"])  # once a layer
+
+
+@needs_compiler
+def test_a_second_plan_is_read_from_the_cache(small):
+    path, first = small
+    kept = list(path.glob("podium/plans/*.gz"))
+    assert len(kept) == 1
+    before = kept[0].stat().st_mtime_ns
+    again = plan(path, "--topology=v5e-4", "--tokens=1e9", "--json")
+    assert json.loads(again.stdout) == first
+    assert kept[0].stat().st_mtime_ns == before
+
+
+@needs_compiler
+def test_a_step_that_does_not_fit_exits_with_1_and_says_by_how_much(tmp_path):
+    args = ("--topology=v5e-1", "--json", "--no_proposal")
+    done = plan(tmp_path, *args, layers=2, mlp_dim=1 << 20)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert not found["fits"]
+    assert found["hbm_bytes_per_chip"] > found["hbm_capacity_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], "--topology is missing"),
+        (["--topology=v9-4"], "unknown TPU"),
+        (["--topology=v4-9"], "Nearest: v4-8"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exits_with_2(tmp_path, args, expected):
+    done = plan(tmp_path, *args)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_the_compiler_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"podium\[tpu\]"):
+        aot.without_tpus()
+
+
+@pytest.mark.parametrize(
+    ("message", "gib"),
+    [
+        ("Used 42.90G of 30.75G hbm. Exceeded hbm capacity by 12.1G", 42.9),
+        ("memory required for HLO temporaries (512.00G) exceeds available HBM", 512.0),
+        ("something else", 0.0),
+    ],
+)
+def test_the_compilers_refusal_says_how_much_was_needed(message, gib):
+    assert aot.needed_bytes(message) == pytest.approx(gib * 2**30, rel=1e-6)
