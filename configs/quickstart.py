@@ -6,7 +6,7 @@ python -m podium.train --config=configs/quickstart.py --workdir=runs/quickstart
 
 The same run on 8 virtual devices, to the same loss:
   … --config.mesh.data=2 --config.mesh.fsdp=2 --config.mesh.tensor=2
-Your own files: --config.data.text=DIR
+Your own files: --config.data.text=DIR --workdir=runs/mine
 """
 
 import sysconfig

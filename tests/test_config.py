@@ -4,6 +4,8 @@ import ast
 import dataclasses
 import json
 import pathlib
+import re
+import sys
 import typing
 
 import pytest
@@ -18,7 +20,7 @@ from podium.config_dict import (
     to_config_dict,
     to_json_dict,
 )
-from podium.errors import ConfigError
+from podium.errors import ConfigError, at_work
 
 BASE = "configs/base.py"
 
@@ -39,6 +41,16 @@ def test_config_survives_the_round_trip_through_config_dict_and_json():
     ("key", "text", "message"),
     [
         ("optim.peek_lr", "1", "key 'optim.peek_lr'. Did you mean 'optim.peak_lr'?"),
+        ("peak_lr", "1", "key 'peak_lr'. Did you mean 'optim.peak_lr'?"),
+        ("lr", "1", "key 'lr'. Did you mean 'optim.peak_lr'?"),
+        ("learning_rate", "1", "Did you mean 'optim.peak_lr'?"),
+        ("batch_size", "1", "Did you mean 'global_batch_seqs'?"),
+        ("model.heads", "1", "Did you mean 'model.attention.num_heads'?"),
+        ("optim.optimizer.beta", "1", "it goes with optim.optimizer.kind=muon"),
+        ("model.xyzzy", "1", "Known here: model.vocab_size, model.vocab_multiple"),
+        ("data.paths", "None", "data.paths is None; expected (str, ...), or () for"),
+        ("model.tie_embeddings", "yes", "'yes' (str); expected true or false"),
+        ("num_steps", "20", "add --config.optim.schedule.warmup_steps=2"),
         ("modle.norm.eps", "1", "unknown config key 'modle'. Did you mean 'model'?"),
         ("num_steps", "many", "num_steps is 'many' (str); expected int"),
         ("num_steps", "1.5", "num_steps is 1.5 (float); expected int"),
@@ -47,7 +59,7 @@ def test_config_survives_the_round_trip_through_config_dict_and_json():
         ("num_steps", "0", "num_steps is 0; expected a number from 1"),
         ("optim.peak_lr", "-1", "optim.peak_lr is -1.0; expected a number from 0.0"),
         ("optim.peak_lr", "1e999", "optim.peak_lr is inf; expected a number from 0.0"),
-        ("model.tie_embeddings", "1", "model.tie_embeddings is 1 (int); expected bool"),
+        ("model.tie_embeddings", "1", "tie_embeddings is 1 (int); expected true or false"),
         ("model.mlp.kind", "swigl", "Did you mean 'swiglu'?"),
         ("model.norm.kind", "batchnorm", "expected one of 'rmsnorm', 'layernorm'"),
         ("model.norm", "rmsnorm", "model.norm is a group of settings"),
@@ -95,6 +107,13 @@ def test_overrides_reach_every_type():
     assert cfg.profile.window() == range(2, 4)
 
 
+def test_a_kind_is_set_before_its_settings_whatever_their_order():
+    either = load(optim__optimizer__beta="0.9", optim__optimizer__kind="muon")
+    assert either.optim.optimizer == config.MuonConfig(beta=0.9)
+    with pytest.raises(ConfigError, match=r"goes with optim\.optimizer\.kind=muon"):
+        load(optim__optimizer__beta="0.9", optim__optimizer__kind="lion")
+
+
 def test_none_where_it_has_no_meaning_is_refused():
     tree = to_config_dict(TrainConfig()).to_dict()
     tree["model"]["vocab_size"] = None
@@ -122,12 +141,151 @@ def test_a_broken_config_file_is_named_with_its_line(tmp_path):
         cli.load_config(str(path))
 
 
+IN_FILE = """from podium.config import *
+from podium.config_dict import to_config_dict
+def get_config():
+    cfg = to_config_dict(TrainConfig())
+    {}
+    return cfg
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("cfg.optim.peek_lr = 6e-4", "key 'optim.peek_lr'. Did you mean 'optim.peak_lr'?"),
+        ("cfg.optm.peak_lr = 6e-4", "unknown config key 'optm'. Did you mean 'optim'?"),
+        ("m = cfg.model; m.num_layrs = 3", "Did you mean 'model.num_layers'?"),
+        ("cfg['num_stepz'] = 3", "Did you mean 'num_steps'?"),
+        ("cfg.num_steps = 'ten'", "num_steps is 'ten' (str); expected int"),
+        ("cfg.data.paths = 'gold'", "data.paths is 'gold' (str); expected (str, ...)"),
+        ("cfg.model = ModelConfig(num_layrs=3)", "unexpected keyword argument"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_config_file_is_said_as_on_the_command_line(
+    tmp_path, line, message
+):
+    path = tmp_path / "mine.py"
+    path.write_text(IN_FILE.format(line))
+    with pytest.raises(ConfigError) as error:
+        cli.load_config(str(path))
+    assert message in str(error.value)
+    assert len(str(error.value)) < 300
+    assert str(error.value).startswith(f"{path}:5: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.py", "def get_config(): pass", "get_config() returned NoneType"),
+        ("a.py", "x = 1", "a.py: has no get_config()"),
+        ("README.md", "# Hello", "README.md is no config file"),
+        ("a.json", "{", "a.json: not valid JSON"),
+        ("data.json", "{}", "data.json holds no settings"),
+        ("folder/b.py", "", "is a folder; expected a Python file"),
+    ],
+)
+def test_what_is_no_config_file_is_one_line(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        cli.load_config(str(path if "/" not in name else path.parent))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_get_config_may_return_a_train_config_and_a_run_may_be_repeated(tmp_path):
+    path = tmp_path / "plain.py"
+    path.write_text(
+        "from podium.config import TrainConfig\n"
+        "def get_config(): return TrainConfig(seed=3)\n"
+    )
+    assert cli.load_config(str(path)) == TrainConfig(seed=3)
+    saved = tmp_path / "config.json"
+    saved.write_text(json.dumps(to_json_dict(TrainConfig(seed=3))))
+    assert cli.load_config(str(saved), {"seed": "4"}) == TrainConfig(seed=4)
+
+
+def test_a_config_path_that_is_not_there_lists_few_names_the_nearest_first(tmp_path):
+    for i in range(20):
+        (tmp_path / f"config_{i:02}.py").touch()
+    with pytest.raises(ConfigError, match=r"There: \S+config_17.py") as error:
+        cli.load_config(str(tmp_path / "konfig_17.py"))
+    assert str(error.value).count(".py") == 1 + 5
+    assert str(error.value).endswith("…")
+
+
+def outcome(main, *argv, **kwargs):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main, argv, **kwargs)
+    return stop.value.code
+
+
+def fails_with(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+def test_an_interruption_and_a_full_machine_are_one_line(capsys):
+    assert outcome(fails_with(KeyboardInterrupt())) == 130
+    assert outcome(fails_with(KeyboardInterrupt()), can_continue=True) == 75
+    assert "the same command continues" in capsys.readouterr().err
+    full = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+    assert outcome(fails_with(full)) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("OutOfMemory: Out of memory allocating 9 bytes. Lower")
+    assert shown.count("\n") == 1
+    assert outcome(fails_with(PermissionError(13, "Permission denied", "/x"))) == 1
+    assert capsys.readouterr().err == "PermissionError: /x: Permission denied\n"
+    with pytest.raises(ZeroDivisionError):  # ours: with its traceback
+        cli.run(fails_with(ZeroDivisionError()), [])
+
+
+def test_an_error_exits_with_1_once_work_has_begun():
+    def main(argv):
+        with at_work():
+            raise ConfigError("late")
+
+    assert outcome(fails_with(ConfigError("early"))) == 2
+    assert outcome(main) == 1
+
+
+def test_a_flag_is_answered_by_its_own_mistake(capsys):
+    parser = cli.Parser(prog="x")
+    parser.add_argument("--prompt", required=True)
+    cli.add_config(parser)
+    for argv, message in (
+        (["--promt=x"], "unknown argument '--promt=x'; did you mean --prompt?"),
+        (["--config.num_steps", "100"], "write --config.num_steps=100"),
+        (["--config.num_steps"], "write --config.num_steps=VALUE"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            parser.parse_known_args(argv)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_settings_fit_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    cli.print_settings()
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in shown.splitlines()]
+    assert max(map(len, lines)) <= 120
+    assert "optim.schedule.end_lr_ratio" in shown
+    assert "0.0 to 1.0" in shown
+
+
 def test_describe_lists_every_setting_with_help():
     rows = describe(TrainConfig)
     names = [row[0] for row in rows]
     assert "model.attention.window_tokens" in names
     assert "optim.optimizer.ns_steps" in names
-    undocumented = [r[0] for r in rows if not r[4] and not r[0].endswith(".kind")]
+    undocumented = [r[0] for r in rows if not r[-1] and not r[0].endswith(".kind")]
     assert not undocumented
 
 

@@ -230,13 +230,36 @@ def test_strict_stops_at_bad_input_with_its_name_but_not_at_a_picture(texts, tmp
 def test_no_usable_document_is_an_error_that_says_why(tmp_path, capsys):
     (tmp_path / "texts").mkdir()
     spec = [f"--input={tmp_path / 'texts'}", f"--output={tmp_path / 'out'}"]
-    assert _main(*spec) == 1
+    assert _main(*spec) == 2
     assert "no files in" in capsys.readouterr().err
     (tmp_path / "texts" / "empty").touch()
-    assert _main(*spec, "--tokenizer=bytes") == 1
+    assert _main(*spec, "--tokenizer=bytes") == 2
     assert "no usable document" in (err := capsys.readouterr().err)
     assert "1 empty" in err
+    assert _main(*spec) == 2
+    assert "no usable text: 1 empty" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["texts"]
+
+
+def test_a_small_text_shrinks_the_default_tokenizer_and_no_other(texts, tmp_path):
+    args = [f"--input={texts}", f"--output={tmp_path / 'out'}"]
+    done = _command(*args)
+    assert done.returncode == 0, done.stderr
+    size = load_manifest(tmp_path / "out").tokenizer.vocab_size
+    assert 257 < size < 8192
+    assert f"the text gives {size} tokens only, not 8192" in done.stderr
+    assert f"--config.model.vocab_size={size}" in done.stdout.splitlines()[-1]
+    assert "1 shard," not in done.stderr  # the line ends there
+    assert "1 shard\n" in done.stderr
+    assert "0.0 MB" not in done.stderr
+    explicit = _command(*args[:1], f"--output={tmp_path / 'b'}", "--tokenizer=bpe:8192")
+    assert explicit.returncode == 2
+    assert f"use bpe:{size} or less" in explicit.stderr
+
+
+def test_an_output_that_cannot_be_written_is_said_so(texts, capsys):
+    assert _main(f"--input={texts}", "--output=/proc/x") == 2
+    assert "--output=/proc/x cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -251,7 +274,7 @@ def test_no_usable_document_is_an_error_that_says_why(tmp_path, capsys):
         (["--input=.", "--output=o", "--eval_fraction=0.9"], "expected 0 to 0.5"),
         (["--input=.", "--output=o", "--num_shards=0"], "at least 1"),
         (["--input=.", "--output=o", "--eos=x"], "--eos only goes with"),
-        (["--input=.", "--output=o", "--colour=red"], "unrecognized arguments"),
+        (["--input=.", "--output=o", "--colour=red"], "unknown argument '--colour"),
         (["--verify=d", "--input=."], "--verify checks"),
     ],
 )
@@ -322,7 +345,7 @@ def test_a_killed_run_leaves_no_data_set_and_the_next_one_continues(tmp_path):
         time.sleep(0.001)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    with pytest.raises(DataError, match=r"no manifest.json"):
+    with pytest.raises(DataError, match=r"out does not exist"):
         load_manifest(out)
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     continued = re.search(r"continuing: (\d+) of 60 shards", again.stderr)
@@ -365,6 +388,9 @@ def test_verify_accepts_what_was_written_and_names_what_was_damaged(
     err = capsys.readouterr().err
     assert f"{shard}: SHA-256" in err
     assert "Traceback" not in err
+    shard.write_bytes(raw[:-1])  # seen at once, by its size: the same code
+    assert _main(f"--verify={out}") == 1
+    assert _main(f"--verify={tmp_path / 'nowhere'}") == 2
 
 
 def test_verify_finds_records_that_contradict_the_manifest(texts, tmp_path):

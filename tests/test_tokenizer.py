@@ -90,7 +90,7 @@ def test_training_does_not_depend_on_order_or_threads(bpe):
 
 
 def test_too_little_text_for_the_vocabulary_is_an_error_with_a_size_that_works():
-    with pytest.raises(DataError, match=r"bpe:9999: the text gives only \d+ tokens"):
+    with pytest.raises(ConfigError, match=r"bpe:9999: the text gives only \d+ tokens"):
         t.train_bpe(["some text"], 9999)
     with pytest.raises(ConfigError, match="at least 257"):
         t.train_bpe(["some text"], 256)

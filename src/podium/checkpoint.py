@@ -8,6 +8,9 @@ the step, the seed, the config and the fingerprints of the data: the data positi
 the step and the seed, nothing else.
 """
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from podium.config import CheckpointConfig, TrainConfig
 from podium.config_dict import from_json_dict, to_json_dict
-from podium.errors import CheckpointError
+from podium.errors import CheckpointError, PodiumError
 from podium.models import bind
+from podium.models.attention_dispatch import IMPLEMENTATIONS
+from podium.resume import find_checkpoint
 from podium.sharding.rules import ShardingRules
 from podium.trainer.state import StateLayout, TrainState, param_layout
 
@@ -27,6 +32,7 @@ class Checkpoints:
     """The checkpoints of one run."""
 
     def __init__(self, workdir: str | Path, cfg: CheckpointConfig):
+        self._folder = Path(workdir) / "checkpoints"
         keep: list[Any] = [managers.LatestN(cfg.keep_last)]
         if cfg.keep_every_steps:
             keep.append(managers.EveryNSteps(cfg.keep_every_steps))
@@ -39,7 +45,7 @@ class Checkpoints:
             )
             keep.append(best)
         self._manager = ocp.CheckpointManager(
-            Path(workdir).absolute() / "checkpoints",
+            self._folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=managers.AnyPreservationPolicy(keep),
                 # The loop decides when; Orbax would skip a final step otherwise.
@@ -95,7 +101,8 @@ class Checkpoints:
     def run(self, step: int) -> dict[str, Any]:
         """The JSON object saved beside the state."""
         args = ocp.args.Composite(run=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["run"]
+        with self._reading(step):
+            return self._manager.restore(step, args=args)["run"]
 
     def restore(self, step: int, layout: StateLayout) -> TrainState:
         """The state of a step, each device reading its own shard, on any mesh.
@@ -109,12 +116,14 @@ class Checkpoints:
                 want, restore_args=ocp.checkpoint_utils.construct_restore_args(want)
             )
         )
-        tree = self._manager.restore(step, args=args)["state"]
+        with self._reading(step):
+            tree = self._manager.restore(step, args=args)["state"]
         return TrainState(**{"ema": None, **tree})
 
     def restore_params(self, step: int, shapes: Any, shardings: Any) -> Any:
         """The weights alone; the averaged ones if the run kept them."""
-        saved = self._manager.item_metadata(step)["state"].tree
+        with self._reading(step):
+            saved = self._manager.item_metadata(step)["state"].tree
         name = "ema" if "ema" in saved else "params"
         want = {
             name: jax.tree.map(
@@ -131,7 +140,8 @@ class Checkpoints:
                 partial_restore=True,
             )
         )
-        return self._manager.restore(step, args=args)["state"][name]
+        with self._reading(step):
+            return self._manager.restore(step, args=args)["state"][name]
 
     def wait(self) -> None:
         """Blocks until every started save is whole."""
@@ -141,8 +151,25 @@ class Checkpoints:
         """Waits for saves and lets go of the threads."""
         self._manager.close()
 
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Whatever Orbax makes of a damaged checkpoint is a CheckpointError."""
+        try:
+            yield
+        except PodiumError:
+            raise
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            why = " ".join(str(error).split())[:120]
+            raise CheckpointError(
+                f"{self._folder / str(step)} is damaged ({type(error).__name__}: {why}); "
+                "delete that folder, and the checkpoint before it is used"
+            ) from error
+
     def _check(self, step: int, want: Any, *, complete: bool) -> None:
-        saved = _shapes(self._manager.item_metadata(step)["state"].tree)
+        with self._reading(step):
+            saved = _shapes(self._manager.item_metadata(step)["state"].tree)
         wanted = _shapes(want)
         if not complete:
             saved = {k: v for k, v in saved.items() if k.split("/")[0] in want}
@@ -163,22 +190,15 @@ class Checkpoints:
 def restore_params(
     workdir: str | Path, step: int | None = None, *, rules: ShardingRules | None = None
 ) -> tuple[TrainConfig, Any]:
-    """Config and weights of a run, for sampling and evaluation.
+    """Config and weights of a run, for sampling and evaluation on any platform.
 
     The newest checkpoint unless `step` is given; on one device unless `rules` are.
     """
-    folder = Path(workdir) / "checkpoints"
-    if not folder.is_dir():
-        raise CheckpointError(f"{workdir} holds no checkpoints; expected {folder}")
+    step = find_checkpoint(workdir, step)
     checkpoints = Checkpoints(workdir, CheckpointConfig())
     try:
-        steps = checkpoints.steps()
-        if not steps or (step is not None and step not in steps):
-            raise CheckpointError(
-                f"no checkpoint {step or ''} in {folder}; found {steps}"
-            )
-        step = steps[-1] if step is None else step
         cfg = from_json_dict(TrainConfig, checkpoints.run(step)["config"])
+        cfg = _for_this_platform(cfg)
         model = bind.abstract(cfg.model)
         if rules is None:
             one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -188,6 +208,18 @@ def restore_params(
         return cfg, checkpoints.restore_params(step, model.shapes, shardings)
     finally:
         checkpoints.close()
+
+
+def _for_this_platform(cfg: TrainConfig) -> TrainConfig:
+    """With attention chosen anew where the one trained with is for another platform."""
+    attention, platform = cfg.model.attention, jax.default_backend()
+    if any(
+        i.name == attention.implementation and platform not in i.platforms
+        for i in IMPLEMENTATIONS
+    ):
+        attention = dataclasses.replace(attention, implementation="auto")
+    model = dataclasses.replace(cfg.model, attention=attention)
+    return dataclasses.replace(cfg, model=model)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every command line shares: the config flags, one-line errors, exit codes.
 
-Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped early (run me again).
+Exit codes (docs/config.md): 2 for what the user can mend before work begins, 1 for what
+failed on the way, 75 where the same command continues, 130 interrupted, 0 done.
 No jax here: `--help` and a config typo are answered before anything heavy is imported.
 """
 
 import argparse
+import difflib
 import importlib.util
+import json
+import linecache
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -15,17 +19,27 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from podium.config import TrainConfig
-from podium.config_dict import describe, from_config_dict
-from podium.config_override import override
+from podium.config_dict import (
+    describe,
+    from_config_dict,
+    mistake_in_file,
+    to_json_dict,
+)
+from podium.config_override import override_all
 from podium.errors import ConfigError, PodiumError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL: the state is saved, the same command continues
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+
+_MOST_NAMES = 5  # in a message
 
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
+
+    takes_settings = False  # --config.a.b=value, see `add_config`
 
     def __init__(self, **kwargs: Any):
         super().__init__(
@@ -40,11 +54,33 @@ class Parser(argparse.ArgumentParser):
             EXIT_USAGE, f"{self.prog}: error: {message} (--help shows an example)\n"
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Misspelt flags first: argparse would only say which one is then missing."""
+        args = list(sys.argv[1:] if args is None else args)
+        for arg, after in zip(args, [*args[1:], ""], strict=True):
+            name, equals, _ = arg.partition("=")
+            if arg == "--":
+                break
+            if not name.startswith("--") or name in self._option_string_actions:
+                continue
+            if not (self.takes_settings and name.startswith("--config.")):
+                known = [flag for flag in self._option_string_actions if flag != "-h"]
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                self.error(f"unknown argument {arg!r}{hint}")
+            if not equals:
+                value = "VALUE" if after.startswith("-") else after or "VALUE"
+                self.error(f"{name} has no value; write {name}={value}")
+        return super().parse_known_args(args, namespace)
+
 
 def add_config(parser: Parser) -> None:
     """Adds --config; the overrides are what argparse leaves over."""
+    parser.takes_settings = True
     parser.add_argument(
-        "--config", metavar="FILE", help="config file with get_config()"
+        "--config",
+        metavar="FILE",
+        help="Python file with get_config(), or the config.json of a run",
     )
     parser.add_argument(
         "--config.help",
@@ -64,8 +100,8 @@ def parse(
         parser.exit(0)
     overrides = {}
     for arg in rest:
-        key, equals, value = arg.partition("=")
-        if not key.startswith("--config.") or not equals:
+        key, _, value = arg.partition("=")
+        if not key.startswith("--config."):
             parser.error(f"unknown argument {arg!r}; settings are --config.a.b=value")
         overrides[key.removeprefix("--config.")] = value
     if not args.config:
@@ -74,23 +110,39 @@ def parse(
 
 
 def load_config(path: str, overrides: dict[str, str] | None = None) -> TrainConfig:
-    """Runs a config file, applies `a.b -> text` overrides, checks the result."""
-    tree = _run_config_file(path).to_dict()
-    for key, text in (overrides or {}).items():
-        override(TrainConfig, tree, key, text)
+    """Reads a config file, applies `a.b -> text` overrides, checks the result."""
+    tree = _read_config_file(path)
+    override_all(TrainConfig, tree, overrides or {})
     return from_config_dict(TrainConfig, tree)
 
 
-def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None):
-    """Calls a command's main and turns its outcome into an exit code."""
+def run(
+    main: Callable[[Sequence[str]], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    can_continue: bool = False,
+):
+    """Calls a command's main and turns its outcome into an exit code.
+
+    `can_continue`: after an interruption, the same command goes on where it was.
+    """
     try:
         sys.exit(main(sys.argv[1:] if argv is None else argv) or 0)
     except PodiumError as error:
         message = " ".join(str(error).split("\n"))
         print(f"{type(error).__name__}: {message}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        sys.exit(EXIT_FAILED if error.is_met_at_work else EXIT_USAGE)
     except BrokenPipeError:  # the reader, `| head` say, has seen enough
         sys.stderr.close()
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        how = "interrupted; the same command continues"
+        print(how if can_continue else "interrupted", file=sys.stderr)
+        sys.exit(EXIT_RUN_AGAIN if can_continue else EXIT_INTERRUPTED)
+    except Exception as error:
+        if (message := _machine_failure(error)) is None:
+            raise
+        print(message, file=sys.stderr)
         sys.exit(EXIT_FAILED)
 
 
@@ -104,37 +156,104 @@ def print_settings() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("key", "type", "default", "unit", "meaning", box=None)
+    table = Table(box=None, pad_edge=False)
+    # Key and meaning tell most: on a narrow screen the others fold first.
+    widths = {"key": None, "type": 16, "default": 14, "range": 10, "unit": 7}
+    for name, width in widths.items():
+        table.add_column(name, overflow="fold", max_width=width, no_wrap=not width)
+    table.add_column("meaning", overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
 
 
+def _machine_failure(error: Exception) -> str | None:
+    """One line on what a machine lacks, memory or a file; None for anything else."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        line = next((x for x in text.splitlines() if "RESOURCE_EXHAUSTED" in x), "")
+        asked = line.partition("RESOURCE_EXHAUSTED: ")[2].rstrip(".")[:200]
+        return (
+            f"OutOfMemory: {asked or 'no memory left'}. Lower global_batch_seqs or "
+            "data.seq_len, raise grad_accum_steps, set model.remat=full, or split over "
+            "more devices (mesh.fsdp, mesh.tensor)"
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{type(error).__name__}: {error.filename}: {error.strerror}"
+    return None
+
+
+def _read_config_file(path: str) -> dict[str, Any]:
+    """The settings of a config file as plain dicts, unchecked."""
+    expected = "expected a Python file with get_config(), or the config.json of a run"
+    file = Path(path)
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        folder = file if file.is_dir() else file.parent
+        raise ConfigError(
+            f"config file {path!r} {what}; {expected}{_near(folder, file)}"
+        )
+    if file.suffix == ".json":
+        try:
+            tree = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise ConfigError(f"{path}: not valid JSON: {error}") from error
+        if not isinstance(tree, dict) or "model" not in tree:
+            raise ConfigError(f"{path} holds no settings; {expected}")
+        return tree
+    if file.suffix != ".py":
+        raise ConfigError(f"{path} is no config file; {expected}")
+    found = _run_config_file(path)
+    if isinstance(found, TrainConfig):
+        return to_json_dict(found)
+    if not hasattr(found, "to_dict"):
+        raise ConfigError(
+            f"{path}: get_config() returned {type(found).__name__}; expected a "
+            "TrainConfig, or a ConfigDict made of one"
+        )
+    return found.to_dict()
+
+
 def _run_config_file(path: str) -> Any:
-    if not Path(path).is_file():
-        near = sorted(str(p) for p in Path(path).parent.glob("*.py"))
-        found = f" There: {', '.join(near)}" if near else ""
-        raise ConfigError(f"config file {path!r} does not exist.{found}")
     spec = importlib.util.spec_from_file_location("podium_config_file", path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError("has no get_config(); see configs/base.py for one")
         return typing.cast(Any, module).get_config()
-    except ConfigError:
-        raise
     except Exception as error:
-        line = _line_in(path, error)
-        message = " ".join(str(error).split())
-        raise ConfigError(f"{path}{line}: {type(error).__name__}: {message}") from error
+        where = _line_in(path, error)
+        linecache.checkcache(path)
+        message = mistake_in_file(TrainConfig, error, linecache.getline(path, where))
+        if message is None:
+            message = " ".join(str(error).split())
+            if len(message) > 300:
+                message = message[:300] + " …"
+            if not isinstance(error, ConfigError):
+                message = f"{type(error).__name__}: {message}"
+        place = f"{path}:{where}" if where else path
+        raise ConfigError(f"{place}: {message}") from error
 
 
-def _line_in(path: str, error: Exception) -> str:
-    where = ""
+def _near(folder: Path, file: Path) -> str:
+    """The config files of a folder, those of a similar name first."""
+    names = sorted(p.name for p in folder.glob("*.py"))
+    near = difflib.get_close_matches(file.name, names, n=_MOST_NAMES)
+    names = [*near, *(name for name in names if name not in near)]
+    more = " …" if len(names) > _MOST_NAMES else ""
+    shown = ", ".join(str(folder / name) for name in names[:_MOST_NAMES])
+    return f". There: {shown}{more}" if names else ""
+
+
+def _line_in(path: str, error: Exception) -> int:
+    """The line of a config file that an error comes from, or 0."""
+    line = 0
     frame = error.__traceback__
     while frame:
         if frame.tb_frame.f_code.co_filename.endswith(path):
-            where = f":{frame.tb_lineno}"
+            line = frame.tb_lineno
         frame = frame.tb_next
-    return where
+    return line

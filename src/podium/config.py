@@ -568,7 +568,9 @@ class TrainConfig:
 
     seed: int = setting(0, "of the weights and of the data order", low=0)
     num_steps: int = setting(1000, "optimizer steps", unit="steps", low=1)
-    global_batch_seqs: int = setting(8, "rows in a step, all devices", low=1)
+    global_batch_seqs: int = setting(
+        8, "batch size: rows in a step, all devices", low=1
+    )
     grad_accum_steps: int = setting(1, "micro-batches that make a step", low=1)
     model: ModelConfig = setting(ModelConfig(), "the network")
     data: DataConfig = setting(DataConfig(), "the tokens")
@@ -600,5 +602,6 @@ class TrainConfig:
         if self.optim.schedule.warmup_steps >= self.num_steps > 1:
             raise ConfigError(
                 f"optim.schedule.warmup_steps ({self.optim.schedule.warmup_steps}) "
-                f"must be below num_steps ({self.num_steps})"
+                f"must be below num_steps ({self.num_steps}); add "
+                f"--config.optim.schedule.warmup_steps={self.num_steps // 10}"
             )

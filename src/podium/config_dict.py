@@ -11,6 +11,7 @@ third is needed because a ConfigDict lets None replace anything.
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from typing import Any
@@ -42,7 +43,7 @@ def from_config_dict(cls: type, cfg: Any, path: str = "") -> Any:
     hints = typing.get_type_hints(cls)
     for key in cfg:
         if key not in fields:
-            raise ConfigError(unknown_key(path, key, list(fields)))
+            raise ConfigError(unknown_key(cls, key, path))
     if missing := [path + name for name in fields if name not in cfg]:
         raise ConfigError(f"missing config keys {', '.join(missing)}")
     values = {
@@ -52,15 +53,50 @@ def from_config_dict(cls: type, cfg: Any, path: str = "") -> Any:
     return cls(**values)
 
 
-def unknown_key(path: str, key: str, known: list[str]) -> str:
-    """The message for a key that is none of `known`, with the nearest one."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    fix = (
-        f"Did you mean {path + near[0]!r}?"
-        if near
-        else f"Known here: {', '.join(known)}"
-    )
-    return f"unknown config key {path + key!r}. {fix}"
+def unknown_key(cls: type, key: str, path: str = "") -> str:
+    """The message for a dotted key that `cls`, at `path`, lacks: with the nearest one."""
+    full = path + key
+    rows = describe(cls, path)
+    known = [row[0] for row in rows]
+    if full in known:  # of another kind than the one that is set
+        kinds = _kinds(cls, key.split("."))
+        part = full.rpartition(".")[0]
+        return f"unknown config key {full!r}: it goes with {part}.kind={kinds}"
+    docs = {row[0]: row[-1] for row in rows}
+    near = max(docs, key=lambda name: _likeness(full, name, docs[name]))
+    if _likeness(full, near, docs[near]) >= 0.6:
+        return f"unknown config key {full!r}. Did you mean {near!r}?"
+    parent = full.rpartition(".")[0]
+    beside = [k for k in known if k.rpartition(".")[0] == parent]
+    here = [k for k in beside or known if "." not in k or beside]
+    return f"unknown config key {full!r}. Known here: {', '.join(here)}"
+
+
+def mistake_in_file(cls: type, error: Exception, line: str) -> str | None:
+    """What a line of a config file did wrong, said as the command line says it.
+
+    None where it is no misspelt or mistyped setting. ml_collections knows the last
+    part of a key only; the rest stands in the line.
+    """
+    text = str(error)
+    wrong = re.search(r"Could not override field '(\w+)' \(reference\)\. (.*) is of "
+                      r"original type <class '(\w+)'>", text, re.DOTALL)  # fmt: skip
+    unknown = re.search(r"""Key "(\w+)" does not exist|^["']?\\?'(\w+)\\?'""", text)
+    if wrong:
+        name = wrong[1]
+    elif unknown and isinstance(error, AttributeError | KeyError):
+        name = unknown[1] or unknown[2]
+    else:
+        return None
+    chain = re.search(rf"\b\w+\.((?:\w+\.)*{name})\b", line)
+    key = chain[1] if chain else name
+    if not wrong:
+        return unknown_key(cls, key)
+    hints = {row[0]: row[1] for row in describe(cls)}
+    hints = {k: "true or false" if v == "bool" else v for k, v in hints.items()}
+    expected = f"; expected {hints[key]}" if key in hints else ""
+    value = repr(wrong[2]) if wrong[3] == "str" else wrong[2]
+    return f"{key} is {value[:60]} ({wrong[3]}){expected}"
 
 
 def to_json_dict(cfg: Any) -> dict[str, Any]:
@@ -73,8 +109,8 @@ def from_json_dict(cls: type, tree: dict[str, Any]) -> Any:
     return from_config_dict(cls, tree)
 
 
-def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str, str]]:
-    """Rows of (dotted key, type, default, unit, doc) for every setting below `cls`."""
+def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str, str, str]]:
+    """Rows of (dotted key, type, default, range, unit, doc) for every setting of `cls`."""
     rows = []
     hints = typing.get_type_hints(cls)
     for f in dataclasses.fields(cls):
@@ -87,7 +123,9 @@ def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str, str]]:
         parts = parts_of(hint)
         shown = type(default).__name__ if dataclasses.is_dataclass(default) else default
         doc, unit = f.metadata.get("doc", ""), f.metadata.get("unit", "")
-        rows.append((name, type_name(hint), str(shown), unit, doc))
+        low, high = f.metadata.get("low"), f.metadata.get("high")
+        bounds = "" if low is None else _bounds(low, high)
+        rows.append((name, type_name(hint), str(shown), bounds, unit, doc))
         for part in parts:
             rows += describe(typing.cast(type, part), name + ".")
     return rows
@@ -131,6 +169,38 @@ def part_of_kind(parts: list[Any], kind: Any, path: str) -> Any:
     return kinds[kind]
 
 
+def _bounds(low: float | None, high: float | None) -> str:
+    return f"from {low}" if high is None else f"{low} to {high}"
+
+
+def _likeness(typed: str, known: str, doc: str) -> float:
+    """How likely it is that who typed one key meant the other: 1 is the same name.
+
+    The last parts are compared, by letters or by whole words ("lr" is in "peak_lr");
+    the same parents, and the words of the documentation, count a little.
+    """
+    *parents, name = typed.split(".")
+    *others, leaf = known.split(".")
+    ratio = difflib.SequenceMatcher(None, name, leaf).ratio()
+    words, leaf_words = set(name.split("_")), set(leaf.split("_"))
+    if words < leaf_words:
+        ratio = max(ratio, 0.8 + 0.1 * len(words) / len(leaf_words))
+    if name.replace("_", " ") in doc:
+        ratio = max(ratio, 0.7)
+    shared = sum(a == b for a, b in zip(parents, others, strict=False))
+    near = shared / len(parents) if parents else 1 / (1 + len(others))
+    return ratio + 0.2 * near if ratio >= 0.6 else ratio
+
+
+def _kinds(cls: type, key: list[str]) -> str:
+    """The kinds of the part before a key's last name that have that name."""
+    parts = [cls]
+    for parent in key[:-1]:
+        hints = [typing.get_type_hints(part) for part in parts]
+        parts = [p for h in hints if parent in h for p in parts_of(h[parent])]
+    return " or ".join(p.kind for p in parts if key[-1] in typing.get_type_hints(p))
+
+
 def _optional_scalar(hint: Any) -> type | None:
     choices = [t for t in options(hint) if t is not types.NoneType]
     return choices[0] if choices[0] in (int, float, str) else None
@@ -159,7 +229,7 @@ def _value(hint: Any, value: Any, path: str, metadata: typing.Mapping) -> Any:
         too_low = low is not None and value < low
         too_high = high is not None and value > high
         if too_low or too_high or not math.isfinite(value):
-            bounds = f"from {low}" if high is None else f"{low} to {high}"
+            bounds = _bounds(low, high)
             raise ConfigError(f"{path} is {value}; expected a number {bounds}")
     return value
 
@@ -194,7 +264,8 @@ def _scalar(want: Any, value: Any, path: str) -> Any:
     if want is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, want) or (isinstance(value, bool) and want is not bool):
+        expected = "true or false" if want is bool else type_name(want)
         raise ConfigError(
-            f"{path} is {value!r} ({type(value).__name__}); expected {type_name(want)}"
+            f"{path} is {value!r} ({type(value).__name__}); expected {expected}"
         )
     return value

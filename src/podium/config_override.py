@@ -23,6 +23,16 @@ from podium.config_dict import (
 from podium.errors import ConfigError
 
 
+def override_all(cls: type, tree: dict[str, Any], overrides: dict[str, str]) -> None:
+    """Sets every `key -> text`; kinds first, since a new kind begins at its defaults."""
+
+    def rank(key: str) -> tuple[int, int]:
+        return (0, key.count(".")) if key.endswith(".kind") else (1, 0)
+
+    for key in sorted(overrides, key=rank):
+        override(cls, tree, key, overrides[key])
+
+
 def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
     """Sets `key` ("a.b.c") of `tree`, the values of config dataclass `cls`, in place.
 
@@ -32,7 +42,7 @@ def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
     *parents, last = key.split(".")
     path, part, node = "", cls, tree
     for name in parents:
-        parts = parts_of(_hint(part, path, name))
+        parts = parts_of(_hint(cls, part, path + name))
         if not parts:
             raise ConfigError(f"{path + name} is a single value: {key!r} means nothing")
         if node.get(name) is None:  # an optional part, switched on by its first setting
@@ -45,7 +55,7 @@ def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
             return
         part = part_of_kind(parts, node[name].get("kind"), path + name)
         path, node = path + name + ".", node[name]
-    node[last] = parse(_hint(part, path, last), text, key)
+    node[last] = parse(_hint(cls, part, key), text, key)
 
 
 def parse(hint: Any, text: str, key: str) -> Any:
@@ -53,6 +63,8 @@ def parse(hint: Any, text: str, key: str) -> Any:
     kinds = options(hint)
     if text == "None" and types.NoneType in kinds:
         return None
+    if text == "None" and typing.get_origin(kinds[0]) is tuple:
+        raise ConfigError(f"{key} is None; expected {type_name(hint)}, or () for none")
     if parts := parts_of(hint):
         raise ConfigError(
             f"{key} is a group of settings ({' or '.join(map(type_name, parts))}); "
@@ -84,8 +96,8 @@ def _tuple(want: Any, text: str) -> Any:
     return tuple(_single(want, item) for item in items if item)
 
 
-def _hint(part: Any, path: str, name: str) -> Any:
-    hints = typing.get_type_hints(part)
+def _hint(root: Any, part: Any, key: str) -> Any:
+    hints, name = typing.get_type_hints(part), key.rpartition(".")[2]
     if name not in hints:
-        raise ConfigError(unknown_key(path, name, list(hints)))
+        raise ConfigError(unknown_key(root, key))
     return hints[name]

@@ -6,17 +6,17 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from podium import cli
-from podium.config import TrainConfig
-from podium.config_dict import from_json_dict
-from podium.errors import ConfigError
+from podium.resume import load_run
 
 EXAMPLE = """example:
   python -m podium.data_ledger --workdir=runs/quickstart --step=120
   python -m podium.data_ledger --workdir=runs/quickstart --step=120 --json | jq .[0]
 """
+
+
+_NUMBERS = ("row", "column", "start", "length", "record", "item")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -27,12 +27,20 @@ def main(argv: Sequence[str]) -> None:
         epilog=EXAMPLE,
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--step", required=True, type=int, help="from 0")
+    parser.add_argument(
+        "--step", required=True, type=int, help="as in metrics.jsonl: from 1"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON list")
     args = parser.parse_args(argv)
-    if args.step < 0:
-        parser.error(f"--step is {args.step}; expected 0 or more")
-    cfg = load_run_config(Path(args.workdir))
+    if args.step < 1:
+        parser.error(f"--step is {args.step}; expected 1 or more, as in metrics.jsonl")
+    cfg = load_run(args.workdir)
+    if args.step > cfg.num_steps:
+        print(
+            f"note: the run ends at step {cfg.num_steps}; this is what step {args.step} "
+            "would see",
+            file=sys.stderr,
+        )
 
     from podium.input.ledger import documents_of_step
 
@@ -40,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
         cfg.data,
         seed=cfg.seed,
         global_batch_seqs=cfg.global_batch_seqs,
-        step=args.step,
+        step=args.step - 1,  # the order counts from 0
     )
     rows = [dataclasses.asdict(entry) for entry in entries]
     if args.json:
@@ -51,31 +59,15 @@ def main(argv: Sequence[str]) -> None:
     from rich.table import Table
 
     title = f"step {args.step}: {cfg.global_batch_seqs} rows, {len(rows)} documents"
-    table = Table(*rows[0], title=title, box=None)
+    table = Table(title=title, box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold", no_wrap=name in _NUMBERS)
     for row in rows:
         table.add_row(*map(str, row.values()))
     console = Console()
     if not console.is_terminal:
         console.width = 400  # a pipe has no width to fit
     console.print(table)
-
-
-def load_run_config(workdir: Path) -> TrainConfig:
-    """The config of a run; data that the run prepared by itself lies in D/data."""
-    path = workdir / "config.json"
-    try:
-        tree = json.loads(path.read_bytes())
-    except FileNotFoundError as e:
-        raise ConfigError(
-            f"{path} does not exist; --workdir is the folder given to podium.train"
-        ) from e
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"{path}: cannot be read: {e}") from e
-    cfg = from_json_dict(TrainConfig, tree)
-    if cfg.data.paths:
-        return cfg
-    data = dataclasses.replace(cfg.data, paths=(str(workdir / "data"),))
-    return dataclasses.replace(cfg, data=data)
 
 
 if __name__ == "__main__":

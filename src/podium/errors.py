@@ -1,11 +1,17 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
 """The errors a user can cause. A message says where, what was found, what was
-expected and what to do; the command lines print it on one line and exit with 2."""
+expected and what to do; the command lines print it on one line and exit with 2, or
+with 1 where the work had begun (`at_work`)."""
+
+import contextlib
+from collections.abc import Iterator
 
 
 class PodiumError(Exception):
     """Base of every error that a user's input, data or hardware can cause."""
+
+    is_met_at_work = False  # True: no mistake in the command, it failed on the way
 
 
 class ConfigError(PodiumError):
@@ -22,3 +28,17 @@ class DataError(PodiumError):
 
 class CheckpointError(PodiumError):
     """A checkpoint that cannot be read or does not belong to this model or data."""
+
+
+class DivergedError(PodiumError):
+    """A run whose loss or weights are no longer numbers."""
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """What goes wrong in here went wrong on the way: the command exits with 1, not 2."""
+    try:
+        yield
+    except PodiumError as error:
+        error.is_met_at_work = True
+        raise

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from podium import cli
 from podium.config import MeshConfig, TrainConfig
-from podium.config_dict import from_json_dict
-from podium.errors import CheckpointError, DataError
-from podium.resume import data_of, latest_step
+from podium.errors import ConfigError, DataError, at_work
+from podium.resume import find_checkpoint, load_run
 
 _EXAMPLE = """example:
   python -m podium.evaluate --workdir=runs/quickstart
@@ -36,11 +35,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--batch_seqs", type=int, help="rows at once (as in training)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    path = Path(args.workdir) / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{args.workdir} holds no run; expected {path}")
-    cfg = from_json_dict(TrainConfig, json.loads(path.read_text()))
-    data = data_of(args.workdir, cfg)
+    if args.batch_seqs is not None and args.batch_seqs < 1:
+        parser.error(f"--batch_seqs is {args.batch_seqs}; expected 1 or more")
+    args.step = find_checkpoint(args.workdir, args.step)
+    cfg = load_run(args.workdir)
+    data = cfg.data
     if args.data:
         data = dataclasses.replace(data, paths=(args.data,), weights=())
     for folder in data.paths:
@@ -79,11 +78,16 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     # Any checkpoint, on whatever is here: all devices hold a share of the weights.
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1, tensor=1))
     rules = ShardingRules(cfg.sharding, mesh)
-    step = latest_step(args.workdir) if args.step is None else args.step
-    _, params = restore_params(args.workdir, step, rules=rules)
-    model = bind.abstract(cfg.model)
     devices = jax.device_count()
     rows = args.batch_seqs or -(-cfg.global_batch_seqs // devices) * devices
+    if rows % devices:
+        raise ConfigError(
+            f"--batch_seqs={rows} does not divide over {devices} devices; use "
+            f"{-(-rows // devices) * devices}"
+        )
+    saved, params = restore_params(args.workdir, args.step, rules=rules)
+    cfg = dataclasses.replace(cfg, model=saved.model)
+    model = bind.abstract(cfg.model)
     stream = server.open(
         StreamSpec(
             data=cfg.data,
@@ -94,9 +98,9 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
         )
     )
     eval_step = make_eval_step(cfg, model, rules, param_layout(model, rules))
-    with prefetch(stream, batch_sharding(rules)) as batches:
+    with at_work(), prefetch(stream, batch_sharding(rules)) as batches:
         result = evaluate(eval_step, params, (b for _, b, _ in batches))
-    return {"step": step, **result}
+    return {"step": args.step, **result}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Prompts of different lengths share a batch: shorter ones are padded in front, so
 every row's last prompt token stands in the last column, and the padding is invisible.
 """
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,26 +19,10 @@ from podium.config import LearnedPositionConfig, ModelConfig
 from podium.errors import ConfigError
 from podium.models.bind import Params, abstract, bind
 from podium.models.transformer import KVCache
+from podium.sampling import Sampling, check_num_tokens
 
 FINISHED = -1  # stands for a token of a row that has met its end
 PROMPT_BUCKET = 64  # tokens; prompts of similar length share a compiled prefill
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is drawn: temperature, then top-k, then top-p."""
-
-    temperature: float = 0.8  # 0: greedy
-    top_k: int | None = None  # only the k likeliest; None: all
-    top_p: float = 1.0  # smallest set with at least this mass (arXiv:1904.09751)
-
-    def __post_init__(self):
-        if not self.temperature >= 0:
-            raise ConfigError(f"temperature is {self.temperature}; expected at least 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k is {self.top_k}; expected at least 1")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}; expected above 0, at most 1")
 
 
 def stream(
@@ -165,8 +148,7 @@ def _pad_in_front(
     lengths = [len(p) for p in prompts]
     if not prompts or min(lengths) == 0:
         raise ConfigError("generation needs at least one token in every prompt")
-    if num_tokens < 1:
-        raise ConfigError(f"num_tokens is {num_tokens}; expected at least 1")
+    check_num_tokens(num_tokens)
     highest = max(max(p) for p in prompts)
     if highest >= cfg.vocab_size:
         raise ConfigError(

@@ -8,12 +8,11 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from podium import cli
-from podium.errors import ConfigError, DataError
+from podium.errors import ConfigError, at_work
 from podium.preparation.spec import PrepareSpec
 
 if TYPE_CHECKING:
@@ -21,15 +20,16 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """\
 examples:
-  python -m podium.prepare --input=docs/ --input='src/**/*.py' --output=data/mine
+  python -m podium.prepare --input=docs/ --input='src/**/*.py' --output=gold/mine
   python -m podium.prepare --input=wiki.jsonl --text_key=body --tokenizer=bytes \\
-      --output=data/wiki
-  python -m podium.prepare --input=tfds:my_texts --data_dir=tfds/ --output=data/texts
-  python -m podium.prepare --verify=data/mine
+      --output=gold/wiki
+  python -m podium.prepare --input=tfds:my_texts --data_dir=tfds/ --output=gold/texts
+  python -m podium.prepare --verify=gold/mine
 A folder gives every file that decodes as UTF-8, a .jsonl or .jsonl.gz its lines, a
 .parquet its rows. What cannot be used is listed in OUTPUT/rejects.jsonl. A run that
 was stopped continues where it was.
-exit codes: 0 done, 1 failed, 2 wrong usage"""
+exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 75 interrupted, the same
+command continues"""
 
 
 def prepare(spec: PrepareSpec) -> "Manifest":
@@ -46,14 +46,7 @@ def prepare(spec: PrepareSpec) -> "Manifest":
 def main(argv: Sequence[str]) -> int:
     """The command line."""
     args = _parser().parse_args(argv)
-    try:
-        return _verify(args) if args.verify else _prepare(args)
-    except DataError as error:
-        print(f"DataError: {error}", file=sys.stderr)
-        return cli.EXIT_FAILED
-    except KeyboardInterrupt:
-        print("prepare: stopped; run the same command to continue", file=sys.stderr)
-        return cli.EXIT_FAILED
+    return _verify(args) if args.verify else _prepare(args)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -68,7 +61,23 @@ def _prepare(args: argparse.Namespace) -> int:
 
     outcome = run(spec)
     _show(args, outcome.manifest, outcome.summary)
+    if not args.json:
+        print(
+            f"next: python -m podium.train --config=configs/quickstart.py "
+            f"--workdir=runs/{os.path.basename(os.path.abspath(spec.output))} "
+            f"--config.data.paths={args.output} "
+            f"--config.model.vocab_size={outcome.manifest.tokenizer.vocab_size}"
+        )
     return 0
+
+
+def rejects_line(summary: dict[str, Any], output: str) -> str:
+    """What was left out and where it is listed; empty if nothing was."""
+    rejects = summary.get("rejects")
+    if not rejects:
+        return ""
+    listed = ", ".join(f"{n:,} {reason}" for reason, n in rejects.items())
+    return f"not used: {listed}; see {os.path.join(output, 'rejects.jsonl')}"
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -79,9 +88,13 @@ def _verify(args: argparse.Namespace) -> int:
     from podium.preparation.progress import Progress
     from podium.preparation.verify import verify
 
-    shards = [s for split in load_manifest(args.verify).splits.values() for s in split]
-    with Progress("verifying", sum(s.bytes for s in shards)) as progress:
-        manifest = verify(args.verify, progress.advance)
+    if not os.path.isdir(args.verify):
+        raise ConfigError(f"--verify={args.verify} is no folder; expected gold data")
+    with at_work():  # whatever is wrong with the data: it was checked, and it failed
+        manifest = load_manifest(args.verify)
+        shards = [s for split in manifest.splits.values() for s in split]
+        with Progress("verifying", sum(s.bytes for s in shards)) as progress:
+            manifest = verify(args.verify, progress.advance)
     args.output = args.verify
     _show(args, manifest, {})
     return 0
@@ -116,11 +129,11 @@ def _show(
     for name, counts in splits.items():
         print(
             f"  {name:5}  {counts['documents']:>12,} documents"
-            f"  {counts['tokens']:>16,} tokens  {counts['shards']:>5} shards"
+            f"  {counts['tokens']:>16,} tokens"
+            f"  {counts['shards']:>5} shard{'s' * (counts['shards'] != 1)}"
         )
-    if rejects := summary.get("rejects"):
-        listed = ", ".join(f"{n:,} {reason}" for reason, n in rejects.items())
-        print(f"  not used: {listed}; see {os.path.join(args.output, 'rejects.jsonl')}")
+    if line := rejects_line(summary, args.output):
+        print(f"  {line}")
 
 
 def _parser() -> cli.Parser:
@@ -143,7 +156,7 @@ def _parser() -> cli.Parser:
         "--tokenizer",
         default=spec.tokenizer,
         help="bytes, bpe:SIZE (learned from the input) or the path of a Hugging Face "
-        f"tokenizer.json (default: {spec.tokenizer})",
+        "tokenizer.json (default: bpe:8192, or as many tokens as the text gives)",
     )
     add(
         "--eos",
@@ -181,4 +194,4 @@ def _parser() -> cli.Parser:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, can_continue=True)

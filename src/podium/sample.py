@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from podium import cli
 from podium.errors import ConfigError, DataError
+from podium.resume import find_checkpoint, saved_data
+from podium.sampling import Sampling, check_num_tokens
 
 if TYPE_CHECKING:
-    from podium.config import TrainConfig
     from podium.tokenizer import Tokenizer
 
 EXAMPLE = """\
@@ -64,16 +65,18 @@ def parser() -> cli.Parser:
 def main(argv: Sequence[str]) -> int:
     """Parses, restores, generates, prints."""
     args = parser().parse_args(argv)
-
-    from podium.checkpoint import restore_params
-    from podium.generate import FINISHED, Sampling, generate, stream
-
     sampling = Sampling(
         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p
     )
-    cfg, params = restore_params(args.workdir, args.step)
-    tokenizer = tokenizer_of(args.workdir, cfg)
+    check_num_tokens(args.num_tokens)
+    step = find_checkpoint(args.workdir, args.step)
+    tokenizer = tokenizer_of(args.workdir)
     prompts = [prompt_tokens(text, tokenizer) for text in args.prompt]
+
+    from podium.checkpoint import restore_params
+    from podium.generate import FINISHED, generate, stream
+
+    cfg, params = restore_params(args.workdir, step)
     settings = {
         "num_tokens": args.num_tokens,
         "sampling": sampling,
@@ -82,8 +85,9 @@ def main(argv: Sequence[str]) -> int:
     }
     if len(prompts) == 1 and not args.json:
         out = TextStream(tokenizer, eos_id=tokenizer.eos_id)
-        print(args.prompt[0], end="", flush=True)
-        for tokens_B in stream(cfg.model, params, prompts, **settings):
+        for i, tokens_B in enumerate(stream(cfg.model, params, prompts, **settings)):
+            if i == 0:  # a prompt that is too long has been refused by now
+                print(args.prompt[0], end="", flush=True)
             if tokens_B[0] != FINISHED:
                 print(out.add(int(tokens_B[0])), end="", flush=True)
         print(out.rest())
@@ -137,11 +141,18 @@ def prompt_tokens(text: str, tokenizer: "Tokenizer") -> list[int]:
     return tokens
 
 
-def tokenizer_of(workdir: str, cfg: "TrainConfig") -> "Tokenizer":
-    """The tokenizer of the data that the run was trained on. Raises DataError."""
-    from podium.tokenizer import load_tokenizer
+def tokenizer_of(workdir: str) -> "Tokenizer":
+    """The tokenizer of the data that the run was trained on. Raises DataError.
 
-    folder = next(iter(cfg.data.paths), str(Path(workdir) / "data"))
+    The run folder holds a copy; runs of before that have it with their data only.
+    """
+    from podium.input.manifest import TokenizerInfo
+    from podium.tokenizer import load_tokenizer, open_tokenizer
+
+    saved = saved_data(workdir)
+    if "tokenizer" in saved:
+        return open_tokenizer(workdir, TokenizerInfo(**saved["tokenizer"]))
+    folder = next(iter(saved.get("paths", ())), str(Path(workdir) / "data"))
     try:
         return load_tokenizer(folder)
     except DataError as error:

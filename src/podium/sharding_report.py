@@ -159,7 +159,9 @@ def _print(report: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"\n{report['params']:,} parameters. Bytes on each device:")
     for name, size in report["bytes_per_device"].items():
-        console.print(f"  {name.replace('_', ' '):<18}{_size(size):>12}")
+        if name == "total" and "activations" not in report["bytes_per_device"]:
+            name = "total but activations"
+        console.print(f"  {name.replace('_', ' '):<22}{_size(size):>12}")
 
 
 def _axis_text(logical: str | None, entry: Any) -> str:

@@ -198,12 +198,14 @@ def bytes_tokenizer() -> Tokenizer:
     return _BytesTokenizer()
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_bpe(
+    texts: Iterable[str], vocab_size: int, *, is_at_most: bool = False
+) -> Tokenizer:
     """A byte-level BPE of `vocab_size` tokens, eos included, learned from `texts`.
 
     The pre-tokenizer is GPT-2's (Radford et al. 2019). The result depends only on how
-    often each word occurs, not on the order of the texts. Raises DataError where the
-    texts hold too little for so many tokens.
+    often each word occurs, not on the order of the texts. Raises ConfigError where the
+    texts hold too little for so many tokens, unless fewer will do (`is_at_most`).
     """
     if vocab_size < 257:
         raise ConfigError(
@@ -219,9 +221,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tok.train_from_iterator(_batches(texts), trainer)
-    if tok.get_vocab_size() < vocab_size:
-        raise DataError(
-            f"tokenizer bpe:{vocab_size}: the text gives only {tok.get_vocab_size()} "
+    if tok.get_vocab_size() < vocab_size and not is_at_most:
+        raise ConfigError(
+            f"--tokenizer=bpe:{vocab_size}: the text gives only {tok.get_vocab_size()} "
             f"tokens; use bpe:{tok.get_vocab_size()} or less, or more text"
         )
     return _from_json(tok.to_str(pretty=True).encode(), "bpe", eos=END_OF_TEXT)

@@ -5,21 +5,29 @@
 python -m podium.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+import contextlib
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from podium import cli, resume
 from podium.config import TrainConfig
-from podium.errors import ConfigError, DataError
+from podium.errors import ConfigError, PodiumError, ShardingError
+
+if TYPE_CHECKING:
+    from podium.input.manifest import Manifest
+    from podium.input.server import InputServer
+    from podium.trainer.setup import Setup
 
 _EXAMPLE = """example:
   python -m podium.train --config=configs/quickstart.py --workdir=runs/quickstart \\
       --config.num_steps=200 --config.optim.peak_lr=1e-3
 
 The same command again continues the run. Exit codes: 0 done, 1 failed, 2 wrong
-usage or config, 75 stopped early with the state saved (run it again).
+usage, config or data, 75 stopped early with the state saved (run it again).
 """
 
 
@@ -36,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if not args.workdir:
         parser.error("--workdir is missing, e.g. --workdir=runs/first")
     workdir = Path(args.workdir)
+    resume.check_folder(workdir)
     first_step = resume.step_to_resume(workdir, cfg)
 
     from podium.input.server import InputServer
@@ -43,16 +52,15 @@ def main(argv: Sequence[str]) -> int:
     # First of all: it is ready to read while jax is still being imported.
     server = InputServer.start()
     try:
+        resume.make_folder(workdir)
         asked, cfg = cfg, with_data(cfg, workdir, is_resumed=first_step is not None)
-        fingerprints = check_data(cfg)
+        manifests = check_data(cfg)
         if first_step is not None:
-            resume.check_fingerprints(workdir, fingerprints)
-        workdir.mkdir(parents=True, exist_ok=True)
-        resume.write_config(workdir, asked, fingerprints)
+            prints = [m.fingerprint for m in manifests]
+            resume.check_fingerprints(workdir, list(cfg.data.paths), prints)
         if first_step is not None and first_step >= cfg.num_steps:
-            print(f"{workdir}: all {cfg.num_steps} steps are done", file=sys.stderr)
-            return 0
-        return _train(cfg, workdir, server, fingerprints, first_step)
+            return _done_already(cfg, workdir)
+        return _train(cfg, asked, workdir, server, manifests, first_step)
     finally:
         server.close()
 
@@ -69,11 +77,21 @@ def with_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> TrainConf
             "data.paths and data.text are both empty; set --config.data.text=DIR to "
             "prepare raw files, or --config.data.paths=D made by podium.prepare"
         )
-    from podium.prepare import PrepareSpec, prepare
-
     folder = resume.data_folder(workdir)
     if not (is_resumed and (folder / "manifest.json").exists()):
-        prepare(
+        _prepare(cfg, folder)
+    data = dataclasses.replace(cfg.data, paths=(str(folder),))
+    return dataclasses.replace(cfg, data=data)
+
+
+def _prepare(cfg: TrainConfig, folder: Path) -> None:
+    from podium.preparation.run import run
+    from podium.preparation.spec import PrepareSpec
+    from podium.prepare import rejects_line
+
+    assert cfg.data.text
+    try:
+        outcome = run(
             PrepareSpec(
                 inputs=(cfg.data.text,),
                 tokenizer=cfg.data.tokenizer,
@@ -81,33 +99,81 @@ def with_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> TrainConf
                 eval_fraction=cfg.data.eval_fraction,
             )
         )
-    data = dataclasses.replace(cfg.data, paths=(str(folder),))
-    return dataclasses.replace(cfg, data=data)
+    except PodiumError as error:
+        text = str(error)
+        for flag, setting in _SETTING_OF_FLAG.items():
+            text = text.replace(flag, setting)
+        error.args = (text,)
+        raise
+    if line := rejects_line(outcome.summary, str(folder)):
+        print(f"prepare: {line}", file=sys.stderr)
 
 
-def check_data(cfg: TrainConfig) -> list[str]:
-    """The fingerprints of the data sets; raises where data and model do not go together."""
-    from podium.input.manifest import load_manifest
+# podium.prepare speaks of its own flags; here the user gave settings.
+_SETTING_OF_FLAG = {
+    "--input=": "--config.data.text=",
+    "--tokenizer=": "--config.data.tokenizer=",
+    "--eval_fraction=": "--config.data.eval_fraction=",
+    "choose another --output, or replace it with --overwrite": "use another --workdir",
+    "the same --output; wait for it, or choose another name": (
+        "this run's data; wait for it, or use another --workdir"
+    ),
+}
 
-    fingerprints = []
-    for path in cfg.data.paths:
-        manifest = load_manifest(path)
-        size = manifest.tokenizer.vocab_size
-        if size > cfg.model.vocab_size:
-            raise ConfigError(
-                f"model.vocab_size is {cfg.model.vocab_size}, but {path} has token ids "
-                f"up to {size - 1}; set --config.model.vocab_size={size} or more"
-            )
+
+def check_data(cfg: TrainConfig) -> list["Manifest"]:
+    """The manifests of the data sets; raises where data and model do not go together."""
+    from podium.input.manifest import check_one_tokenizer, load_manifest
+
+    manifests = [load_manifest(path) for path in cfg.data.paths]
+    check_one_tokenizer(cfg.data.paths, manifests)
+    info, path = manifests[0].tokenizer, cfg.data.paths[0]
+    if info.vocab_size > cfg.model.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size is {cfg.model.vocab_size}, but {path} has token ids up to "
+            f"{info.vocab_size - 1}; set --config.model.vocab_size={info.vocab_size} or "
+            "more"
+        )
+    if cfg.model.vocab_size > info.vocab_size * 5 // 4 + 128:  # more than padding
+        print(
+            f"warning: model.vocab_size is {cfg.model.vocab_size}, but the tokenizer has "
+            f"{info.vocab_size} tokens: the rest is never used; "
+            f"--config.model.vocab_size={info.vocab_size} is enough",
+            file=sys.stderr,
+        )
+    for path, manifest in zip(cfg.data.paths, manifests, strict=True):
         if cfg.eval and not manifest.splits["eval"]:
             raise ConfigError(
                 f"{path} has no eval split; prepare it with --eval_fraction above 0, or "
                 "set --config.eval=None"
             )
-        fingerprints.append(manifest.fingerprint)
-    return fingerprints
+    if cfg.sample and not cfg.sample.prompt and info.bos_id is None:
+        raise ConfigError(
+            "sample.prompt is empty, and this tokenizer has no token that begins a "
+            "document; give at least one character, or set --config.sample=None"
+        )
+    return manifests
 
 
-def _train(cfg, workdir: Path, server, fingerprints: list[str], first_step) -> int:
+def _done_already(cfg: TrainConfig, workdir: Path) -> int:
+    print(f"{workdir}: all {cfg.num_steps} steps are done", file=sys.stderr)
+    if not (workdir / "plots" / "loss.png").exists():
+        from podium.trainer.report import try_plot
+
+        if path := try_plot(workdir, {}):
+            print(f"{path}: written, it was missing", file=sys.stderr)
+    return 0
+
+
+def _train(
+    cfg: TrainConfig,
+    asked: TrainConfig,
+    workdir: Path,
+    server: "InputServer",
+    manifests: list["Manifest"],
+    first_step: int | None,
+) -> int:
+    """`asked` is the config as given; `cfg` has the folders of its data filled in."""
     import jax
 
     from podium.compile_cache import use_compile_cache
@@ -118,16 +184,33 @@ def _train(cfg, workdir: Path, server, fingerprints: list[str], first_step) -> i
 
     from podium.trainer.loop import Trainer
     from podium.trainer.report import final_report
-    from podium.trainer.setup import setup
 
-    trainer = Trainer(
-        setup(cfg), workdir, server, fingerprints=fingerprints, first_step=first_step
-    )
-    try:
+    parts = _setup(cfg)
+    is_first = jax.process_index() == 0
+    prints = [m.fingerprint for m in manifests]
+
+    def write_config() -> None:
+        if is_first:
+            resume.write_config(workdir, asked, prints, manifests[0].tokenizer)
+
+    with resume.lock(workdir) if is_first else contextlib.nullcontext():
+        if resume.latest_step(workdir) != first_step:
+            raise ConfigError(
+                f"{workdir} was trained by another process until just now; run the same "
+                "command again to continue from there"
+            )
+        if is_first:
+            _announce(parts, manifests, first_step)
+            _note_schedule(cfg, workdir, first_step)
+        trainer = Trainer(
+            parts,
+            workdir,
+            server,
+            fingerprints=prints,
+            first_step=first_step,
+            on_start=write_config,
+        )
         outcome = trainer.run()
-    except DataError as error:  # damage met on the way, not a mistake in the command
-        print(f"DataError: {error}", file=sys.stderr)
-        return cli.EXIT_FAILED
     if not outcome.is_done:
         print(
             f"stopped at step {outcome.step} of {cfg.num_steps}, saved in {workdir}; "
@@ -135,10 +218,64 @@ def _train(cfg, workdir: Path, server, fingerprints: list[str], first_step) -> i
             file=sys.stderr,
         )
         return cli.EXIT_RUN_AGAIN
-    if jax.process_index() == 0:
+    if is_first:
         final_report(cfg, workdir, outcome)
     return 0
 
 
+def _setup(cfg: TrainConfig) -> "Setup":
+    import jax
+
+    from podium.trainer.setup import setup
+
+    try:
+        return setup(cfg)
+    except ShardingError as error:
+        free = [name for name, size in cfg.mesh.sizes().items() if size == -1]
+        if not free or jax.default_backend() != "cpu":
+            raise
+        fixed = math.prod(s for s in cfg.mesh.sizes().values() if s != -1)
+        raise ShardingError(
+            f"{error} On a CPU, a mesh written out in full makes virtual devices: add "
+            f"--config.mesh.{free[0]}=1 for {fixed}."
+        ) from error
+
+
+def _announce(parts: "Setup", manifests: list["Manifest"], first_step: int | None):
+    """One line on what is trained, where, on how much."""
+    from podium.models.flops import param_count
+
+    cfg, devices = parts.cfg, list(parts.mesh.devices.flat)
+    tokens = sum(s.tokens for m in manifests for s in m.splits["train"])
+    mesh = " x ".join(f"{k}={n}" for k, n in parts.mesh.shape.items() if n > 1)
+    num_steps = cfg.num_steps - (first_step or 0)
+    print(
+        f"{param_count(cfg.model):,} parameters on {devices[0].platform} x "
+        f"{len(devices)}{f' (mesh {mesh})' if mesh else ''}; {tokens:,} tokens of data; "
+        f"{num_steps:,} steps x {cfg.global_batch_seqs * cfg.data.seq_len:,} tokens",
+        file=sys.stderr,
+    )
+
+
+def _note_schedule(cfg: TrainConfig, workdir: Path, first_step: int | None) -> None:
+    """Another num_steps stretches the schedule, so the learning rate may jump."""
+    before = resume.saved_config(workdir).get("num_steps", cfg.num_steps)
+    if first_step is None or before == cfg.num_steps:
+        return
+    from podium.trainer.schedule import learning_rate
+
+    def rate(num_steps: int) -> float:
+        value: Any = learning_rate(cfg.optim, num_steps)(first_step)
+        return float(value)
+
+    old, new = rate(before), rate(cfg.num_steps)
+    if abs(new - old) > 0.01 * old:
+        print(
+            f"note: num_steps was {before}, now {cfg.num_steps}: the schedule stretches, "
+            f"and the learning rate jumps from {old:.2e} to {new:.2e}",
+            file=sys.stderr,
+        )
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, can_continue=True)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from podium import cli, data_ledger
+from podium import cli, data_ledger, resume
 from podium.config import DataConfig, TrainConfig
 from podium.config_dict import to_json_dict
 from podium.input.ledger import documents_of_step
@@ -50,8 +50,9 @@ def workdir(gold, documents, tmp_path):
 def test_the_command_prints_json(workdir, capsys):
     data_ledger.main([f"--workdir={workdir}", "--step=7", "--json"])
     rows = json.loads(capsys.readouterr().out)
-    cfg = data_ledger.load_run_config(workdir)
-    entries = documents_of_step(cfg.data, seed=2, global_batch_seqs=8, step=7)
+    cfg = resume.load_run(workdir)
+    # --step counts from 1, as metrics.jsonl does; the order from 0.
+    entries = documents_of_step(cfg.data, seed=2, global_batch_seqs=8, step=6)
     assert rows == [dataclasses.asdict(e) for e in entries]
 
 
@@ -62,18 +63,27 @@ def test_the_command_prints_a_table_without_a_terminal(workdir, capsys):
     assert any("train-00000-of-00002.tfrecord" in line for line in lines)
 
 
+def test_at_120_columns_the_source_is_shown_whole(workdir, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    data_ledger.main([f"--workdir={workdir}", "--step=2000"])
+    shown = capsys.readouterr()
+    assert "…" not in shown.out
+    assert "the run ends at step 1000; this is what step 2000 would see" in shown.err
+
+
 def test_data_that_the_run_prepared_lies_in_the_run_folder(tmp_path):
     cfg = dataclasses.replace(TrainConfig(), data=DataConfig(text="x"))
     (tmp_path / "config.json").write_text(json.dumps(to_json_dict(cfg)))
-    paths = data_ledger.load_run_config(tmp_path).data.paths
+    paths = resume.load_run(tmp_path).data.paths
     assert paths == (str(tmp_path / "data"),)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workdir=/nowhere", "--step=1"], "config.json does not exist"),
-        (["--workdir=.", "--step=-1"], "expected 0 or more"),
+        (["--workdir=/nowhere", "--step=1"], "/nowhere does not exist"),
+        (["--workdir=.", "--step=0"], "expected 1 or more, as in metrics.jsonl"),
         (["--workdir=.", "--step=x"], "invalid int value"),
         (["--step=1"], "--workdir"),
     ],

@@ -102,7 +102,7 @@ def test_a_record_knows_its_source(record, source):
 
 
 def test_a_folder_without_manifest_says_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"no manifest.json.*podium.prepare --output"):
+    with pytest.raises(DataError, match=r"no manifest.json.*podium.prepare --input="):
         m.load_manifest(tmp_path)
 
 

@@ -16,6 +16,7 @@ import os
 import pathlib
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from podium.errors import DataError
@@ -141,9 +142,17 @@ def load_manifest(folder: Folder) -> Manifest:
     try:
         tree = json.loads(path.read_bytes())
     except FileNotFoundError as e:
+        what, raw, output = "does not exist", "TEXT", folder
+        if folder.exists():
+            what, raw, output = f"holds no {MANIFEST_FILE}", folder, "gold/mine"
         raise DataError(
-            f"{folder}: no {MANIFEST_FILE}, so this is no finished data set; "
-            f"make one with python -m podium.prepare --output={folder}"
+            f"{folder} {what}, so this is no finished data set; make one of raw text "
+            f"with python -m podium.prepare --input={raw} --output={output}"
+        ) from e
+    except NotADirectoryError as e:
+        raise DataError(
+            f"{folder} is a file; expected a folder made by python -m podium.prepare "
+            f"--input={folder} --output=gold/mine"
         ) from e
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
@@ -152,6 +161,20 @@ def load_manifest(folder: Folder) -> Manifest:
     manifest = _parse(tree, str(path))
     _check_files(folder, manifest)
     return manifest
+
+
+def check_one_tokenizer(paths: Sequence[str], manifests: Sequence[Manifest]) -> None:
+    """Data sets that are mixed need one tokenizer. Raises DataError."""
+    first = manifests[0].tokenizer
+    for path, manifest in zip(paths, manifests, strict=True):
+        info = manifest.tokenizer
+        if info != first:
+            raise DataError(
+                f"{path}: tokenizer {info.kind} {info.sha256[:12]} "
+                f"({info.vocab_size} tokens), but {paths[0]} has {first.kind} "
+                f"{first.sha256[:12]} ({first.vocab_size} tokens); mixed data sets need "
+                "one tokenizer: prepare one of them again with the other's"
+            )
 
 
 def _parse(tree: Any, where: str) -> Manifest:

@@ -14,6 +14,7 @@ import numpy as np
 
 from podium.config import DataConfig
 from podium.errors import DataError
+from podium.input.manifest import check_one_tokenizer
 from podium.input.mixing import Mixing
 from podium.input.packing import Packing, make_packing
 from podium.input.permutation import mix, permute
@@ -36,16 +37,7 @@ def open_datasets(data: DataConfig, split: str) -> list[Dataset]:
             "data.paths is empty; name at least one folder made by podium.prepare"
         )
     documents = [Documents(path, split) for path in data.paths]
-    first = documents[0].manifest.tokenizer
-    for path, other in zip(data.paths[1:], documents[1:], strict=True):
-        info = other.manifest.tokenizer
-        if info != first:
-            raise DataError(
-                f"{path}: tokenizer {info.kind} {info.sha256[:12]} "
-                f"({info.vocab_size} tokens), but {data.paths[0]} has {first.kind} "
-                f"{first.sha256[:12]} ({first.vocab_size} tokens); mixed data sets need "
-                "one tokenizer: prepare one of them again with the other's"
-            )
+    check_one_tokenizer(data.paths, [d.manifest for d in documents])
     return [Dataset(d, make_packing(data, d)) for d in documents]
 
 

@@ -8,6 +8,7 @@ the last few merges only. It depends on the inputs' order and contents, not on w
 they lie.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -15,6 +16,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
+from podium.errors import DataError
 from podium.input.manifest import TokenizerInfo
 from podium.preparation.readers import read_unit
 from podium.preparation.shard import document_hash
@@ -33,6 +35,7 @@ class BpeTask:
 
     folder: str  # where tokenizer.json goes
     vocab_size: int
+    is_at_most: bool = False  # a text that gives fewer tokens is no mistake
     units: Sequence[Unit]
     text_key: str
     max_document_bytes: int
@@ -51,7 +54,9 @@ def load_or_train(task: BpeTask, report: Callable[[int], None]) -> TokenizerInfo
     if info_path.exists():
         return TokenizerInfo(**json.loads(info_path.read_bytes()))
     texts = list(sample(task, report)) or list(sample(task, report, held_out=True))
-    tokenizer = train_bpe(texts, task.vocab_size)
+    if not texts:
+        raise DataError(f"no usable text: {_why_none(task)}")
+    tokenizer = train_bpe(texts, task.vocab_size, is_at_most=task.is_at_most)
     tokenizer.save(task.folder)
     own = info_path.with_suffix(f".{os.getpid()}")
     own.write_text(json.dumps(dataclasses.asdict(tokenizer.info)))
@@ -88,6 +93,18 @@ def sample(
             yield text
         if left <= 0:
             return
+
+
+def _why_none(task: BpeTask) -> str:
+    """What is wrong with inputs that hold no text: number of rejects by reason."""
+    reasons = collections.Counter(
+        item.reason or "blank"
+        for unit in task.units
+        for item in read_unit(
+            unit, text_key=task.text_key, max_document_bytes=task.max_document_bytes
+        )
+    )
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 
 def _scatter(i: int) -> bytes:

@@ -101,9 +101,11 @@ class Pool:
         code = self._workers[connection].wait()
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
         hint = "; perhaps out of memory: try --num_workers=1" if code == -9 else ""
-        return DataError(
+        error = DataError(
             f"a worker process died ({cause}){hint}. Run the same command to continue"
         )
+        error.is_met_at_work = True
+        return error
 
 
 def _environment(num_threads: int) -> dict[str, str]:
@@ -137,7 +139,9 @@ def _work(connection: Connection) -> None:
         except PodiumError as e:
             answer = ("error", e)
         except OSError as e:
-            answer = ("error", DataError(f"{e.filename or 'prepare'}: {e.strerror}"))
+            error = DataError(f"{e.filename or 'prepare'}: {e.strerror}")
+            error.is_met_at_work = True
+            answer = ("error", error)
         except Exception:
             answer = ("error", RuntimeError(traceback.format_exc()))
         connection.send(answer)

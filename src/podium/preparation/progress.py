@@ -35,7 +35,7 @@ class Progress:
             self._bar.stop()
         elif error is None:
             secs = time.monotonic() - self._start
-            say(f"{self._what}: done, {self._total / 1e6:.1f} MB in {secs:.1f} s")
+            say(f"{self._what}: done, {megabytes(self._total)} in {secs:.1f} s")
 
     def advance(self, num_bytes: int) -> None:
         """Counts bytes of input that were dealt with."""
@@ -52,6 +52,18 @@ class Progress:
                 f"{self._done / 1e6 / (now - self._start):.1f} MB/s, "
                 f"{left_secs:.0f} s left"
             )
+
+
+def megabytes(num_bytes: int) -> str:
+    """1.2 MB, or 34 kB where that would be nearly nothing."""
+    if num_bytes < 1e5:
+        return f"{-(-num_bytes // 1000)} kB"
+    return f"{num_bytes / 1e6:.1f} MB"
+
+
+def count_of(number: int, what: str, plural: str = "") -> str:
+    """1 shard, 2 shards."""
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
 
 
 def say(message: str) -> None:

@@ -85,6 +85,8 @@ def finished_summary(output: str, recipe: dict[str, Any]) -> dict[str, Any] | No
 
 
 def _tokenizer_name(spec: PrepareSpec) -> str:
+    if spec.tokenizer is None:
+        return f"bpe:{spec.bpe_size} at most"
     if spec.tokenizer == "bytes" or spec.bpe_size is not None:
         return spec.tokenizer
     path = spec.tokenizer

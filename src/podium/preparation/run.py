@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from podium.errors import ConfigError, DataError, PodiumError
+from podium.errors import ConfigError, DataError, PodiumError, at_work
 from podium.input.manifest import Manifest, TokenizerInfo, load_manifest
 from podium.preparation import bpe, finish, recipe, shard
 from podium.preparation.plan import plan_shards
 from podium.preparation.pool import Pool
-from podium.preparation.progress import Progress, say
+from podium.preparation.progress import Progress, count_of, megabytes, say
 from podium.preparation.shard import ShardTask
 from podium.preparation.sources import find_units
 from podium.preparation.spec import PrepareSpec
@@ -72,9 +72,10 @@ def run(spec: PrepareSpec) -> Outcome:
         with _work_folder(partial, recipe.recipe_id(wanted)) as folder:
             manifest, summary = _prepare(spec, wanted, units, folder, output, start)
     except OSError as e:
-        raise DataError(
-            f"{e.filename or output}: {e.strerror}; run the same command to continue"
-        ) from e
+        with at_work():
+            raise DataError(
+                f"{e.filename or output}: {e.strerror}; run the same command to continue"
+            ) from e
     return Outcome(manifest=manifest, summary=summary, is_up_to_date=False)
 
 
@@ -90,9 +91,15 @@ def _prepare(
     if not shards:
         raise DataError(f"no files in {', '.join(spec.inputs)}; nothing to prepare")
     if spec.num_shards and len(shards) < spec.num_shards:
-        say(f"{len(shards)} shards, not {spec.num_shards}: there is not more to share")
+        say(
+            f"{count_of(len(shards), 'shard')}, not {spec.num_shards}: there is not more "
+            "to share"
+        )
     total = sum(unit.size_bytes for unit in units)
-    say(f"{len(units):,} files or pieces, {total / 1e6:.1f} MB, {len(shards)} shards")
+    say(
+        f"{count_of(len(units), 'file or piece', 'files or pieces')}, {megabytes(total)}, "
+        f"{count_of(len(shards), 'shard')}"
+    )
     eval_below = int(spec.eval_fraction * 2**64)
     num_workers = spec.num_workers or _num_cores()
     tokenizer = _tokenizer(spec, shards, folder, eval_below, num_workers)
@@ -142,26 +149,35 @@ def _tokenizer(
         if spec.tokenizer == "bytes":
             tokenizer = bytes_tokenizer()
         else:
-            tokenizer = huggingface_tokenizer(spec.tokenizer, eos=spec.eos)
+            tokenizer = huggingface_tokenizer(str(spec.tokenizer), eos=spec.eos)
         tokenizer.save(folder)
         return tokenizer.info
     task = bpe.BpeTask(
         folder=folder,
         vocab_size=spec.bpe_size,
+        is_at_most=spec.tokenizer is None,
         units=[unit for members in shards for unit in members],
         text_key=spec.text_key,
         max_document_bytes=spec.max_document_bytes,
         eval_below=eval_below,
     )
-    what = f"learning {spec.tokenizer}"
+    what = f"learning bpe:{spec.bpe_size}"
     with (
         Progress(what, task.sample_chars()) as progress,
         Pool(1, num_threads=num_workers) as pool,
     ):
-        return pool.map(bpe.load_or_train, [task], progress.advance)[0]
+        info = pool.map(bpe.load_or_train, [task], progress.advance)[0]
+    if info.vocab_size < spec.bpe_size:
+        say(
+            f"the text gives {info.vocab_size} tokens only, not {spec.bpe_size}: the "
+            "vocabulary is that much smaller"
+        )
+    return info
 
 
-def _write(tasks: Sequence[ShardTask], num_workers: int) -> list[finish.Part]:
+def _write(
+    tasks: Sequence[ShardTask], num_workers: int, what: str = "tokenizing"
+) -> list[finish.Part]:
     """Parts of all tasks; those that an earlier run finished are taken as they are."""
     parts = [task.finished() for task in tasks]
     todo = [i for i, part in enumerate(parts) if part is None]
@@ -171,7 +187,8 @@ def _write(tasks: Sequence[ShardTask], num_workers: int) -> list[finish.Part]:
         size = sum(unit.size_bytes for i in todo for unit in tasks[i].units)
         processes = min(num_workers, len(todo))
         with (
-            Progress("tokenizing", size) as progress,
+            at_work(),
+            Progress(what, size) as progress,
             Pool(processes, num_threads=max(1, num_workers // processes)) as pool,
         ):
             done = pool.map(
@@ -207,7 +224,8 @@ def _with_both_splits(
         tasks, parts = list(tasks), list(parts)
         for i in moved:
             tasks[i] = dataclasses.replace(tasks[i], eval_below=below)
-        redone = _write([tasks[i] for i in moved], num_workers)
+        what = "moving a document into the other split"
+        redone = _write([tasks[i] for i in moved], num_workers, what)
         for i, part in zip(moved, redone, strict=True):
             parts[i] = part
     if spec.eval_fraction and not _count(parts, "eval"):
@@ -249,8 +267,15 @@ def _work_folder(partial: str, name: str) -> Iterator[str]:
     done. Raises ConfigError if another process is at work there.
     """
     folder = os.path.join(partial, name)
-    os.makedirs(partial, exist_ok=True)
-    with open(os.path.join(partial, "lock"), "w") as lock:
+    try:
+        os.makedirs(partial, exist_ok=True)
+        lock_file = open(os.path.join(partial, "lock"), "w")  # noqa: SIM115
+    except OSError as e:
+        raise ConfigError(
+            f"--output={partial.removesuffix('.partial')} cannot be written: "
+            f"{e.strerror}; choose another folder"
+        ) from e
+    with lock_file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,6 +7,8 @@ import os
 
 from podium.errors import ConfigError
 
+DEFAULT_BPE_SIZE = 8192
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareSpec:
@@ -17,7 +19,9 @@ class PrepareSpec:
         str, ...
     ]  # folders, globs, files, tfds:NAME[/CONFIG][:VERSION][#SPLIT]
     output: str
-    tokenizer: str = "bpe:8192"  # bytes, bpe:SIZE, or the path of a tokenizer.json
+    # bytes, bpe:SIZE, or the path of a tokenizer.json; None: a BPE of 8192 tokens, or
+    # of as many as the text gives
+    tokenizer: str | None = None
     eos: str | None = None  # token of a tokenizer.json that ends a document
     eval_fraction: float = 0.02  # share of the documents held out
     text_key: str = "text"  # JSONL key, Parquet column, TFDS feature
@@ -32,7 +36,7 @@ class PrepareSpec:
         if not self.inputs:
             raise ConfigError("no input; name at least one, e.g. --input=docs/")
         if not self.output:
-            raise ConfigError("no output folder; name one, e.g. --output=data/mine")
+            raise ConfigError("no output folder; name one, e.g. --output=gold/mine")
         if not 0 <= self.eval_fraction <= 0.5:
             raise ConfigError(
                 f"--eval_fraction={self.eval_fraction}: expected 0 to 0.5; 0.02 holds "
@@ -46,7 +50,8 @@ class PrepareSpec:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"--{name}={value}: expected at least {low}")
-        if self.bpe_size is None and self.tokenizer.startswith("bpe:"):
+        name = self.tokenizer or ""
+        if self.bpe_size is None and name.startswith("bpe:"):
             raise ConfigError(
                 f"--tokenizer={self.tokenizer}: expected a size, e.g. bpe:8192"
             )
@@ -55,8 +60,8 @@ class PrepareSpec:
                 f"--tokenizer={self.tokenizer}: at least 257, for 256 bytes and the "
                 "end of a document"
             )
-        is_path = self.tokenizer != "bytes" and self.bpe_size is None
-        if is_path and not os.path.exists(self.tokenizer):
+        is_path = name != "bytes" and self.bpe_size is None
+        if is_path and not os.path.exists(name):
             raise ConfigError(
                 f"--tokenizer={self.tokenizer}: no such file; expected bytes, bpe:SIZE "
                 "or the path of a tokenizer.json"
@@ -67,5 +72,7 @@ class PrepareSpec:
     @property
     def bpe_size(self) -> int | None:
         """SIZE of bpe:SIZE; None for another tokenizer."""
+        if self.tokenizer is None:
+            return DEFAULT_BPE_SIZE
         kind, _, size = self.tokenizer.partition(":")
         return int(size) if kind == "bpe" and size.isdecimal() else None

@@ -34,5 +34,5 @@ def evaluate(
     return {
         "eval_loss": loss,
         "eval_perplexity": math.exp(min(loss, 700.0)),
-        "eval_tokens": float(total.tokens),
+        "eval_tokens": round(float(total.tokens)),
     }

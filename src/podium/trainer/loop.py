@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from podium.errors import DivergedError, at_work
 from podium.input.device import prefetch, process_rows
 from podium.input.server import InputServer
 from podium.input.spec import StreamSpec
+from podium.resume import latest_step
 from podium.trainer.evaluate import evaluate
 from podium.trainer.events import Events
 from podium.trainer.metrics import Metrics, Rates, memory_bytes
@@ -55,12 +57,17 @@ class Trainer:
         *,
         fingerprints: list[str],
         first_step: int | None,
+        on_start: Callable[[], None] = lambda: None,
     ):
-        """`first_step` is the checkpoint to continue from, None for a new run."""
+        """`first_step` is the checkpoint to continue from, None for a new run.
+
+        `on_start` is called when all is compiled and restored: steps will be done.
+        """
         self.setup, self.cfg, self.server = setup, setup.cfg, server
         self.workdir = Path(workdir)
         self.fingerprints = fingerprints
         self.resume_step = first_step
+        self.on_start = on_start
         self.first_step = first_step or 0
         self.sharding = batch_sharding(setup.rules)
         shape = (self.cfg.global_batch_seqs, self.cfg.data.seq_len)
@@ -131,25 +138,27 @@ class Trainer:
             ) as metrics,
         ):
             train_step, state = self._compile_and_start()
+            self.on_start()
             step = self.first_step
             reporter = _Reporter(self, metrics)
-            for index, batch, wait_secs in batches:
-                trace.before(index)
-                state, values = train_step(state, batch)
-                step = index + 1
-                reporter.add(step, values, wait_secs)
-                trace.after(index, values)
-                due = self._due(step)
-                if due:
-                    reporter.flush()
-                    if "eval" in due:
-                        metrics.write(step, self._evaluate(state, step))
-                    if "save" in due:
-                        self._save(state, step)
-                    reporter.restart_clock()
-                if self._stop_signal is not None:
-                    break
-            reporter.flush()
+            with at_work():
+                for index, batch, wait_secs in batches:
+                    step = index + 1  # steps are counted from 1, order from 0
+                    trace.before(step)
+                    state, values = train_step(state, batch)
+                    reporter.add(step, values, wait_secs)
+                    trace.after(step, values)
+                    due = self.due(step)
+                    if due:
+                        reporter.flush()
+                        if "eval" in due:
+                            metrics.write(step, self._evaluate(state, step))
+                        if "save" in due:
+                            self._save(state, step)
+                        reporter.restart_clock()
+                    if self._stop_signal is not None:
+                        break
+                reporter.flush()
         if self._checkpoints is not None:
             self.checkpoints.wait()
         is_done = step >= num_steps
@@ -181,7 +190,8 @@ class Trainer:
         self.progress.say(f"restored checkpoint {self.resume_step} in {secs:.1f} s")
         return state
 
-    def _due(self, step: int) -> set[str]:
+    def due(self, step: int) -> set[str]:
+        """What is to be done after a step: eval, save."""
         is_last = step == self.cfg.num_steps
         due = set()
         if self.cfg.eval and (is_last or step % self.cfg.eval.every_steps == 0):
@@ -258,6 +268,7 @@ class _Reporter:
         self._pending: tuple[int, dict, float] | None = None
         self._clock = time.monotonic()
         self._mean_secs = 0.0
+        self._bad_since: int | None = None
 
     def add(self, step: int, values: dict[str, jax.Array], wait_secs: float) -> None:
         """Takes over the metrics of a step just dispatched; reports the one before."""
@@ -277,6 +288,7 @@ class _Reporter:
 
     def _report(self, step: int, values: dict[str, jax.Array], wait_secs: float):
         host = {name: float(v) for name, v in jax.device_get(values).items()}
+        host["tokens"] = round(host["tokens"])
         now = time.monotonic()
         step_secs, self._clock = now - self._clock, now
         trainer = self._trainer
@@ -286,7 +298,7 @@ class _Reporter:
         self._metrics.write(
             step,
             {
-                **{k: v if math.isfinite(v) else None for k, v in host.items()},
+                **host,
                 "step_secs": step_secs,
                 "input_wait_secs": wait_secs,
                 **rates,
@@ -299,3 +311,26 @@ class _Reporter:
             rates["tokens_per_sec"] or 0.0,
             (trainer.cfg.num_steps - step) * self._mean_secs,
         )
+        self._check_finite(step, host)
+
+    def _check_finite(self, step: int, host: dict[str, float]) -> None:
+        """Warns of a loss or gradient that is no number, and ends the run if it stays.
+
+        Always before a save: no checkpoint holds such weights.
+        """
+        trainer, cfg = self._trainer, self._trainer.cfg
+        watched = ("loss", "grad_norm", "param_norm")
+        bad = next((n for n in watched if not math.isfinite(host[n])), None)
+        if bad is None:
+            self._bad_since = None
+            return
+        if self._bad_since is None:
+            self._bad_since = step
+            trainer.progress.say(f"WARNING: {bad} is {host[bad]} at step {step}")
+        if step % cfg.log_every_steps == 0 or trainer.due(step):
+            saved = latest_step(trainer.workdir)
+            raise DivergedError(
+                f"{bad} is {host[bad]} since step {self._bad_since}; last good checkpoint: "
+                f"{'none' if saved is None else saved}. Lower optim.peak_lr "
+                f"({cfg.optim.peak_lr}) or warm up longer, in another --workdir"
+            )

@@ -7,7 +7,9 @@ attention at half of the full square, forward and backward (PaLM, arXiv:2204.023
 appendix B; recomputation is not credited), over the peak of the chips' compute type.
 """
 
+import contextlib
 import json
+import math
 import resource
 import sys
 from collections.abc import Mapping
@@ -31,13 +33,18 @@ class Metrics:
         self._board: Any = None
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Records one step; None means "not known here" and is left out."""
+        """Records one step; None means "not known here" and is left out.
+
+        What is no number, a loss that diverged, is null: NaN is not JSON.
+        """
         known = {k: v for k, v in values.items() if v is not None}
-        self._file.write(json.dumps({"step": step, **known}) + "\n")
+        row = {k: v if math.isfinite(v) else None for k, v in known.items()}
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
         if step % self._every == 0 or "eval_loss" in known:
             self._file.flush()
-            for name, value in known.items():
-                self._tensorboard().add_scalar(name, value, step)
+            for name, value in row.items():
+                if value is not None:  # it would print a line for each
+                    self._tensorboard().add_scalar(name, value, step)
 
     def __enter__(self) -> "Metrics":
         return self
@@ -62,19 +69,25 @@ def keep_rows_up_to(path: Path, step: int) -> None:
     """Drops rows past a step: a resumed run does those steps again."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line)["step"] <= step:
-            kept.append(line)
+    kept = [row for row in _rows(path) if row.get("step", math.inf) <= step]
     part = path.with_suffix(".part")
-    part.write_text("".join(kept))
+    part.write_text("".join(json.dumps(row) + "\n" for row in kept))
     part.replace(path)
 
 
-def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl."""
-    lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return _rows(Path(workdir) / "metrics.jsonl")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file but for lines that a kill or a full disk cut short."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            rows += [row] if isinstance(row, dict) else []
+    return rows
 
 
 class Rates:

@@ -14,6 +14,8 @@ class Progress:
         self._num_steps = num_steps
         self._every = log_every_steps
         self._bar: Any = _live_bar(num_steps) if sys.stderr.isatty() else None
+        if self._bar is None:
+            self.say("compiling")
 
     def step(self, step: int, loss: float, tokens_per_sec: float, eta_secs: float):
         """Shows a finished step."""

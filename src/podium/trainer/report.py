@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a finished run leaves for a person: the curve, the baselines, a sample."""
 
+import contextlib
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from podium.config import TrainConfig
@@ -16,24 +19,45 @@ def final_report(cfg: TrainConfig, workdir: Path, outcome: Outcome) -> None:
     if cfg.eval and cfg.eval.ngram_baselines:
         from podium.input.ngram import ngram_losses
 
-        baselines = ngram_losses(cfg.data.paths[0])
-    plot = plot_loss(workdir, baselines)
+        with _best_effort("n-gram baselines"):
+            baselines = ngram_losses(cfg.data.paths[0])
+    try_plot(workdir, baselines)
     print()
     if outcome.eval_loss is not None:
         shown = "".join(f", {name} {loss:.3f}" for name, loss in baselines.items())
         print(f"held-out loss, nats per token: model {outcome.eval_loss:.3f}{shown}")
     if cfg.sample:
-        print_sample(cfg, outcome)
+        with _best_effort("sample"):
+            print_sample(cfg, outcome)
     print(f"\nEverything lies in {workdir}/")
     for name, what in (
         ("checkpoints/", "weights and optimizer state"),
         ("metrics.jsonl", "every step"),
         ("events.jsonl", "starts, saves, restores, stops"),
         ("tensorboard/", f"tensorboard --logdir={workdir}"),
-        (str(plot.relative_to(workdir)), "the loss curve"),
+        ("data/", "gold data made from data.text"),
+        ("plots/loss.png", "the loss curve"),
     ):
-        print(f"  {name:<18} {what}")
+        if (workdir / name).exists():
+            print(f"  {name:<18} {what}")
     print(f'more text: python -m podium.sample --workdir={workdir} --prompt="…"')
+
+
+def try_plot(workdir: Path, baselines: dict[str, float]) -> Path | None:
+    """D/plots/loss.png, or a warning why not."""
+    with _best_effort("loss curve"):
+        return plot_loss(workdir, baselines)
+    return None
+
+
+@contextlib.contextmanager
+def _best_effort(what: str) -> Iterator[None]:
+    """The training is done and saved: what comes after it may fail with a line."""
+    try:
+        yield
+    except Exception as error:
+        line = " ".join(str(error).split())[:300]
+        print(f"warning: no {what}: {type(error).__name__}: {line}", file=sys.stderr)
 
 
 def print_sample(cfg: TrainConfig, outcome: Outcome) -> None:
@@ -70,8 +94,10 @@ def plot_loss(workdir: Path, baselines: dict[str, float]) -> Path:
 
     rows = read_metrics(workdir)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    train = [(r["step"], r["loss"]) for r in rows if "loss" in r]
-    held_out = [(r["step"], r["eval_loss"]) for r in rows if "eval_loss" in r]
+    train = [(r["step"], r["loss"]) for r in rows if r.get("loss") is not None]
+    held_out = [
+        (r["step"], r["eval_loss"]) for r in rows if r.get("eval_loss") is not None
+    ]
     axes.plot(*zip(*train, strict=True), linewidth=0.8, alpha=0.6, label="train")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), marker="o", label="held out")

@@ -1,0 +1,353 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong in a first hour: one line that says what to do, and nothing lost."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from podium import cli, evaluate, resume, sample, sharding_report, train
+from podium.prepare import PrepareSpec, prepare
+from podium.trainer.metrics import read_metrics
+from podium.trainer.profile import TraceWindow
+from tests.test_train import CONFIG
+
+SHORT = (
+    "--config.num_steps=4",
+    "--config.checkpoint.every_steps=2",
+    "--config.eval.every_steps=2",
+    "--config.mesh.fsdp=-1",
+    "--config.log_every_steps=2",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _standard_promotion_in_every_thread():
+    """The step is compiled in a thread of its own, where a context does not reach."""
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("newcomer")
+    (folder / "text").mkdir()
+    (folder / "other").mkdir()
+    for i in range(24):
+        text = f"document {i}: " + "to be or not to be, " * (i + 3)
+        (folder / "text" / f"{i}.txt").write_text(text)
+        (folder / "other" / f"{i}.txt").write_text(text[::-1])
+    (folder / "text" / "picture.png").write_bytes(b"\0")
+    (folder / "config.py").write_text(CONFIG)
+    return folder
+
+
+class Run:
+    """A command line, run in this process."""
+
+    def __init__(self, capsys):
+        self._capsys = capsys
+
+    def __call__(self, main, *argv) -> tuple[int, str, str]:
+        """(exit code, standard output, standard error)."""
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.run(main, [str(a) for a in argv], can_continue=main is train.main)
+        shown = self._capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return stop.value.code, shown.out, shown.err
+
+
+@pytest.fixture
+def run(capsys) -> Run:
+    return Run(capsys)
+
+
+def arguments(home, name, *more):
+    return (
+        f"--config={home / 'config.py'}",
+        f"--workdir={home / name}",
+        f"--config.data.text={home / 'text'}",
+        *SHORT,
+        *more,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(home):
+    """A finished run, and what it said on standard output and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = train.main(
+            arguments(
+                home,
+                "done",
+                "--config.sample.prompt=to be",
+                "--config.sample.num_tokens=3",
+                "--config.eval.ngram_baselines=true",
+            )
+        )
+    assert code == 0, err.getvalue()
+    return home / "done", (out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    """A copy of the finished run, to be damaged."""
+    return pathlib.Path(shutil.copytree(done[0], tmp_path / "copy"))
+
+
+def test_a_run_says_what_it_runs_on_and_where_all_lies(done):
+    folder, (out, err) = done
+    assert "parameters on cpu x 8 (mesh data=2 x fsdp=4);" in err
+    assert "4 steps x 256 tokens" in err
+    assert "compiling" in err
+    assert "not used: 1 binary" in err
+    for name in ("checkpoints/", "data/", "plots/loss.png"):
+        assert f"  {name}" in out
+    row = next(r for r in read_metrics(folder) if "loss" in r)
+    assert isinstance(row["tokens"], int)
+
+
+def test_another_text_is_refused_and_the_config_stays(home, done, run):
+    before = (done[0] / "config.json").read_text()
+    code, _, err = run(
+        train.main,
+        *arguments(home, "done", "--config.num_steps=6"),
+        f"--config.data.text={home / 'other'}",
+    )
+    assert code == 2
+    assert "data.text: saved" in err
+    assert "another --workdir" in err
+    assert (done[0] / "config.json").read_text() == before
+
+
+def test_a_finished_run_writes_its_missing_plot_and_nothing_else(home, copy, run):
+    (copy / "plots" / "loss.png").unlink()
+    before = (copy / "config.json").read_text()
+    code, _, err = run(
+        train.main,
+        *arguments(home, "done")[:1],
+        f"--workdir={copy}",
+        *arguments(home, "done")[2:],
+        "--config.model.attention.implementation=splash",
+    )
+    assert code == 0
+    assert "all 4 steps are done" in err
+    assert (copy / "plots" / "loss.png").exists()
+    assert (copy / "config.json").read_text() == before
+
+
+def test_a_model_that_cannot_run_here_leaves_no_config(home, run):
+    splash = "--config.model.attention.implementation=splash"
+    code, _, err = run(train.main, *arguments(home, "splash", splash))
+    assert code == 2
+    assert "does not support platform 'cpu'" in err
+    assert not (home / "splash" / "config.json").exists()
+
+
+def test_a_run_trained_elsewhere_is_evaluated_and_sampled_here(copy, run):
+    for path in (copy / "config.json", *copy.glob("checkpoints/*/run/*")):
+        path.write_text(
+            path.read_text().replace('"auto"', '"splash"')
+            if path.suffix != ".zarray"
+            else path.read_text()
+        )
+    assert '"splash"' in (copy / "config.json").read_text()
+    code, out, _ = run(evaluate.main, f"--workdir={copy}", "--json")
+    assert code == 0
+    assert isinstance(json.loads(out)["eval_tokens"], int)
+    shutil.rmtree(copy / "data")  # the tokenizer came along
+    code, out, _ = run(sample.main, f"--workdir={copy}", "--prompt=x", "--num_tokens=2")
+    assert code == 0
+    assert out.startswith("x")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_a_save(home, run):
+    code, _, err = run(
+        train.main, *arguments(home, "nan", "--config.optim.peak_lr=1e30"),
+        "--config.optim.optimizer.kind=lion", "--config.num_steps=100",
+        "--config.checkpoint.every_steps=50", "--config.log_every_steps=10",
+    )  # fmt: skip
+    assert code == 1
+    assert err.count("WARNING: ") == 1
+    last = err.splitlines()[-1]
+    assert re.match(r"DivergedError: \w+ is (nan|inf) since step 1; last good", last)
+    assert "checkpoint: none. Lower optim.peak_lr (1e+30)" in last
+    assert "NaN or Inf" not in err
+    assert not list((home / "nan").glob("checkpoints/*"))
+    text = (home / "nan" / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert None in json.loads(text.splitlines()[-1]).values()
+
+
+def test_after_the_last_step_nothing_fails_but_with_a_line(
+    home, done, run, monkeypatch
+):
+    from podium.input import ngram
+    from podium.trainer import report
+
+    def damaged(*_):
+        raise OSError("a damaged record")
+
+    monkeypatch.setattr(ngram, "ngram_losses", damaged)
+    monkeypatch.setattr(report, "plot_loss", damaged)
+    monkeypatch.setattr(report, "print_sample", damaged)
+    code, out, err = run(
+        train.main, *arguments(home, "bare", "--config.sample.prompt=x"),
+        "--config.eval.ngram_baselines=true",
+    )  # fmt: skip
+    assert code == 0
+    for what in ("n-gram baselines", "loss curve", "sample"):
+        assert f"warning: no {what}: OSError: a damaged record" in err
+    assert "held-out loss" in out
+    assert "Everything lies in" in out
+
+
+def test_a_longer_run_stretches_the_schedule_and_says_so(home, copy, run, monkeypatch):
+    traced = []
+    monkeypatch.setattr(TraceWindow, "before", lambda self, step: traced.append(step))
+    config, _, *rest = arguments(home, "done", "--config.num_steps=8")
+    code, _, err = run(train.main, config, f"--workdir={copy}", *rest)
+    assert code == 0
+    assert traced == [5, 6, 7, 8]  # profile.steps counts as metrics.jsonl does
+    assert read_metrics(copy)[-1]["step"] == 8
+    assert "note: num_steps was 4, now 8: the schedule stretches" in err
+    assert "jumps from" in err
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated"])
+def test_a_damaged_checkpoint_is_one_line_that_names_it(home, copy, run, damage):
+    step = copy / "checkpoints" / "4"
+    if damage == "empty":
+        shutil.rmtree(step)
+        step.mkdir()
+    else:
+        for path in step.rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    config, _, *rest = arguments(home, "done", "--config.num_steps=8")
+    for main, *argv in (
+        (train.main, config, *rest),
+        (evaluate.main,),
+        (sample.main, "--prompt=x"),
+    ):
+        code, _, err = run(main, f"--workdir={copy}", *argv)
+        assert code == 2
+        last = err.splitlines()[-1]
+        assert last.startswith(f"CheckpointError: {step} is damaged")
+        assert "delete that folder" in last
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.sample.prompt="], "sample.prompt is empty"),
+        (["--config.data.text=nothere"], "--config.data.text=nothere does not exist"),
+        (["--config.data.paths=docs"], "--input=docs --output="),
+        (["--config.mesh.data=3"], "add --config.mesh.fsdp=1 for 3"),
+    ],
+)
+def test_a_first_mistake_says_what_to_type(home, run, flags, message):
+    code, _, err = run(train.main, *arguments(home, "first", *flags))
+    assert code == 2
+    assert message in err
+
+
+def test_a_vocabulary_far_beyond_the_tokenizer_is_a_warning(home, capsys):
+    prepare(
+        PrepareSpec(
+            inputs=(str(home / "text"),), output=str(home / "gold"), tokenizer="bytes"
+        )
+    )
+    gold = {"data.paths": str(home / "gold"), "eval": "None"}
+    config = str(home / "config.py")
+    for size, warns in (("300", False), ("8192", True)):
+        cfg = cli.load_config(config, {**gold, "model.vocab_size": size})
+        capsys.readouterr()
+        train.check_data(cfg)
+        assert (
+            "--config.model.vocab_size=257 is enough" in capsys.readouterr().err
+        ) == (warns)
+
+
+def test_a_second_process_on_a_run_is_refused(home, copy, run):
+    config, _, *rest = arguments(home, "done", "--config.num_steps=8")
+    with resume.lock(copy):
+        code, _, err = run(train.main, config, f"--workdir={copy}", *rest)
+    assert code == 2
+    assert f"is being trained by pid {os.getpid()} on host" in err
+    assert len(read_metrics(copy)) == 6
+
+
+@pytest.mark.parametrize(
+    ("main", "flags", "message"),
+    [
+        (evaluate.main, ["--batch_seqs=0"], "--batch_seqs is 0; expected 1 or more"),
+        (evaluate.main, ["--batch_seqs=3"], "--batch_seqs=3 does not divide over 8"),
+        (evaluate.main, ["--step=9"], "no checkpoint 9"),
+        (sample.main, ["--prompt=x", "--num_tokens=0"], "num_tokens is 0"),
+        (sample.main, ["--promt=x"], "did you mean --prompt?"),
+        (sample.main, ["--prompt=x", "--step=9"], "no checkpoint 9"),
+    ],
+)
+def test_sample_and_evaluate_check_before_they_start(done, run, main, flags, message):
+    code, out, err = run(main, f"--workdir={done[0]}", *flags)
+    assert code == 2
+    assert message in err
+    assert not out
+    assert err.count("\n") == 1
+
+
+def test_sample_answers_a_mistake_without_jax(done):
+    code = (
+        "import sys; from podium import cli, sample\n"
+        f"try: cli.run(sample.main, ['--workdir={done[0]}', '--prompt='])\n"
+        "except SystemExit as e: assert e.code == 2\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_total_without_activations_says_so(capsys):
+    report = {"mesh": {"data": 1}, "tensors": [], "params": 1}
+    sharding_report._print({**report, "bytes_per_device": {"total": 1}})
+    assert "total but activations" in capsys.readouterr().out
+    sharding_report._print(
+        {**report, "bytes_per_device": {"activations": 1, "total": 1}}
+    )
+    assert "total but" not in capsys.readouterr().out
+
+
+def test_ctrl_c_while_tokenizing_is_one_line_and_75(home, tmp_path):
+    for i in range(60):
+        (tmp_path / f"{i}.txt").write_text(f"{i} some text\n" * 50_000)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "podium.train"),
+            *arguments(home, "ctrl_c", f"--config.data.text={tmp_path}"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (home / "ctrl_c" / "data.partial").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "interrupted; the same command continues"
