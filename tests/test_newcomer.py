@@ -15,6 +15,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
 
 from podium import cli, evaluate, resume, sample, sharding_report, train
@@ -332,8 +333,10 @@ def test_a_total_without_activations_says_so(capsys):
 
 
 def test_ctrl_c_while_tokenizing_is_one_line_and_75(home, tmp_path):
-    for i in range(60):
-        (tmp_path / f"{i}.txt").write_text(f"{i} some text\n" * 50_000)
+    numbers = np.random.default_rng(0).integers(0, 10**9, 400_000)
+    words = " ".join(np.char.mod("%d", numbers))  # all different: many seconds of BPE
+    for i in range(10):
+        (tmp_path / f"{i}.txt").write_text(words)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "podium.train"),
