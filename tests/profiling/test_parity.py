@@ -21,6 +21,7 @@ from podium.config import (
     TrainConfig,
 )
 from podium.errors import ConfigError
+from podium.models import attention_ring
 from profiling import parity
 from profiling.shrink import shrink
 
@@ -51,9 +52,7 @@ CASES = {
     "experts_and_accumulation": with_experts(
         MoeConfig(), grad_accum_steps=2, global_batch_seqs=8
     ),
-    "grad_accumulation": dataclasses.replace(
-        shrink(TrainConfig(grad_accum_steps=2, global_batch_seqs=8))
-    ),
+    "grad_accumulation": shrink(TrainConfig(grad_accum_steps=2, global_batch_seqs=8)),
     "uneven_vocabulary": shrink(
         TrainConfig(
             data=DataConfig(seq_len=1024),
@@ -120,6 +119,15 @@ def test_a_model_on_every_axis_and_every_pair(one_device, model, mesh):
 @pytest.mark.parametrize("case", CASES)
 def test_features_on_a_mesh(case):
     check(CASES[case], ON.get(case, "data2.fsdp2.tensor2"))
+
+
+def test_a_broken_layout_is_caught_and_its_axis_named(monkeypatch):
+    # Keys that never move on: every device of a ring reads its own again and again.
+    monkeypatch.setattr(attention_ring._Ring, "to_next", lambda self, tree: tree)
+    (outcome,) = parity.compare(DENSE, parity.parse_meshes("data2.context2"), steps=1)
+    assert outcome.first
+    assert (outcome.first.step, outcome.first.what) == (1, "loss")
+    assert outcome.culprit == "context2"
 
 
 def test_zero_1_splits_the_moments_over_the_replicas():

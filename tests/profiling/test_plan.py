@@ -13,6 +13,7 @@ import pytest
 from podium.errors import ConfigError
 from profiling import aot
 
+# libtpu takes 700 MB, so it is an extra; .ci/run installs it for these tests.
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="extra tpu is not installed"
 )
