@@ -74,10 +74,10 @@ def tiny(case: Case) -> Case:
 
 
 def podium_config(case: Case):
-    from podium import config
+    from podium import config, config_model
 
     is_gpt2 = case.kind == "gpt2"
-    attention = config.AttentionConfig(
+    attention = config_model.AttentionConfig(
         num_heads=case.N,
         num_kv_heads=case.K,
         head_dim=case.H,
@@ -85,16 +85,18 @@ def podium_config(case: Case):
         use_out_bias=is_gpt2,
     )
     mlp_kind = "gelu" if is_gpt2 else "swiglu"
-    model = config.ModelConfig(
+    model = config_model.ModelConfig(
         vocab_size=case.V,
         num_layers=case.L,
         embed_dim=case.D,
-        position=config.LearnedPositionConfig(max_tokens=case.T)
+        position=config_model.LearnedPositionConfig(max_tokens=case.T)
         if is_gpt2
-        else config.RopeConfig(theta=500_000.0),
-        norm=config.LayerNormConfig() if is_gpt2 else config.RMSNormConfig(),
+        else config_model.RopeConfig(theta=500_000.0),
+        norm=config_model.LayerNormConfig()
+        if is_gpt2
+        else config_model.RMSNormConfig(),
         attention=attention,
-        mlp=config.MlpConfig(kind=mlp_kind, dim=case.F, use_bias=is_gpt2),
+        mlp=config_model.MlpConfig(kind=mlp_kind, dim=case.F, use_bias=is_gpt2),
         tie_embeddings=case.tied,
         dtype="bfloat16",
         remat=case.remat,  # type: ignore[arg-type]

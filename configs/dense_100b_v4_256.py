@@ -9,8 +9,9 @@ It has not run on a TPU.
 python -m profiling.plan --config=configs/dense_100b_v4_256.py --topology=v4-256
 """
 
-from podium.config import AttentionConfig, MlpConfig, ModelConfig, TrainConfig
+from podium.config import TrainConfig
 from podium.config_dict import to_config_dict
+from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 
 
 def get_config():

@@ -8,7 +8,7 @@ The numbers are those of the config.json that each family's authors released.
 
 import dataclasses
 
-from podium.config import (
+from podium.config_model import (
     AttentionConfig,
     AuxLossConfig,
     LayerNormConfig,

@@ -11,13 +11,7 @@ Your own files: --config.data.text=DIR --workdir=runs/mine
 
 import sysconfig
 
-from podium.config import (
-    EvalConfig,
-    MuonConfig,
-    OptimConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from podium.config import EvalConfig, MuonConfig, OptimConfig, SampleConfig, TrainConfig
 from podium.config_dict import to_config_dict
 
 

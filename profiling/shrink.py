@@ -5,13 +5,8 @@
 import dataclasses
 import math
 
-from podium.config import (
-    AdamWConfig,
-    LearnedPositionConfig,
-    LossConfig,
-    MoeConfig,
-    TrainConfig,
-)
+from podium.config import AdamWConfig, LossConfig, TrainConfig
+from podium.config_model import LearnedPositionConfig, MoeConfig
 
 PARTS = 8  # every dimension divides by it, so that any axis of 8 devices can split it
 

@@ -6,7 +6,7 @@ python -m podium.train --config=benchmarks/peers/tiny_gpt.py \\
     --config.data.paths=D --workdir=runs/tiny     (D from podium.prepare, bytes)
 """
 
-from podium import config
+from podium import config, config_model
 from podium.config_dict import to_config_dict
 
 LOOPS = {
@@ -18,17 +18,17 @@ LOOPS = {
 
 
 def train_config(variant: str = "scan_dots", dtype: str = "float32"):
-    attention = config.AttentionConfig(
+    attention = config_model.AttentionConfig(
         num_heads=6, num_kv_heads=6, head_dim=64, use_qkv_bias=True, use_out_bias=True
     )
-    model = config.ModelConfig(
+    model = config_model.ModelConfig(
         vocab_size=256,
         num_layers=6,
         embed_dim=384,
-        position=config.LearnedPositionConfig(max_tokens=256),
-        norm=config.LayerNormConfig(),
+        position=config_model.LearnedPositionConfig(max_tokens=256),
+        norm=config_model.LayerNormConfig(),
         attention=attention,
-        mlp=config.MlpConfig(kind="gelu", dim=1536, use_bias=True),
+        mlp=config_model.MlpConfig(kind="gelu", dim=1536, use_bias=True),
         dtype=dtype,  # type: ignore[arg-type]
         **LOOPS[variant],  # type: ignore[arg-type]
     )

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AttentionConfig": "podium.config",
+    "AttentionConfig": "podium.config_model",
     "Batch": "podium.input.batch",
     "CheckpointError": "podium.errors",
     "Checkpoints": "podium.checkpoint",
     "ConfigError": "podium.errors",
     "DataConfig": "podium.config",
     "DataError": "podium.errors",
-    "ModelConfig": "podium.config",
+    "ModelConfig": "podium.config_model",
     "OptimConfig": "podium.config",
     "ShardingError": "podium.errors",
     "ShardingRules": "podium.sharding.rules",
@@ -37,13 +37,8 @@ __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from podium.checkpoint import Checkpoints, restore_params
-    from podium.config import (
-        AttentionConfig,
-        DataConfig,
-        ModelConfig,
-        OptimConfig,
-        TrainConfig,
-    )
+    from podium.config import DataConfig, OptimConfig, TrainConfig
+    from podium.config_model import AttentionConfig, ModelConfig
     from podium.errors import CheckpointError, ConfigError, DataError, ShardingError
     from podium.input.batch import Batch
     from podium.models.transformer import Transformer

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from podium.config import LearnedPositionConfig, ModelConfig
+from podium.config_model import LearnedPositionConfig, ModelConfig
 from podium.errors import ConfigError
 from podium.models.bind import Params, abstract, bind
 from podium.models.transformer import KVCache

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.families import FAMILIES
-from podium.config import Llama3Scaling, ModelConfig, MoeConfig, RopeConfig
+from podium.config_model import Llama3Scaling, ModelConfig, MoeConfig, RopeConfig
 from podium.models.bind import Params, abstract
 
 HEAD_DIM = 16

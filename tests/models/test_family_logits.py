@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config import MoeConfig
+from podium.config_model import MoeConfig
 from podium.models.bind import abstract, bind
 from podium.models.transformer import layer_stacks
 from tests.golden import hf_weights as w

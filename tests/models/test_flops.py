@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs.families import FAMILIES
-from podium.config import AttentionConfig, MlpConfig, ModelConfig
+from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from podium.models import flops
 from podium.models.bind import abstract, bind
 from tests.models.families_tiny import tiny

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from podium.config import (
+from podium.config_model import (
     AuxLossConfig,
     BiasConfig,
     CapacityConfig,

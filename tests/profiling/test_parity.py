@@ -10,16 +10,13 @@ import pytest
 
 from configs.families import FAMILIES
 from podium.config import (
-    BiasConfig,
-    CapacityConfig,
     DataConfig,
     MeshConfig,
-    ModelConfig,
-    MoeConfig,
     OptimConfig,
     ShardingConfig,
     TrainConfig,
 )
+from podium.config_model import BiasConfig, CapacityConfig, ModelConfig, MoeConfig
 from podium.errors import ConfigError
 from podium.models import attention_ring
 from profiling import parity

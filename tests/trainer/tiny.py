@@ -9,16 +9,14 @@ import jax
 import numpy as np
 
 from podium.config import (
-    AttentionConfig,
     DataConfig,
     LossConfig,
     MeshConfig,
-    MlpConfig,
-    ModelConfig,
     OptimConfig,
     ScheduleConfig,
     TrainConfig,
 )
+from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from podium.input.batch import Batch
 from podium.trainer.setup import Setup, setup
 from podium.trainer.state import TrainState, init_state

@@ -11,7 +11,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
-from podium.config import ModelConfig
+from podium.config_model import ModelConfig
 from podium.models.attention_dispatch import attend
 from podium.models.attention_xla import attention_to_cache
 from podium.models.layers import (

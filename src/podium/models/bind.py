@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 from jax import Array
 
-from podium.config import ModelConfig
+from podium.config_model import ModelConfig
 from podium.models.transformer import Transformer
 
 Params = dict[str, Any]  # nested, strings -> Array

@@ -20,7 +20,7 @@ that the figure depends on the configuration alone.
 
 import dataclasses
 
-from podium.config import (
+from podium.config_model import (
     BiasConfig,
     LayerNormConfig,
     LearnedPositionConfig,

@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from podium.config import (
+from podium.config_model import (
     LayerNormConfig,
     LearnedPositionConfig,
     MlpConfig,

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from podium.config import LinearScaling, Llama3Scaling, RopeConfig
+from podium.config_model import LinearScaling, Llama3Scaling, RopeConfig
 from podium.sharding.constrain import current_platform
 
 

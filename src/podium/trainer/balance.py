@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from podium.config import BiasConfig, ModelConfig, MoeConfig
+from podium.config_model import BiasConfig, ModelConfig, MoeConfig
 from podium.models.bind import Params
 from podium.models.moe import Routing, balance_weight
 

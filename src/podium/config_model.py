@@ -1,0 +1,265 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of a model: its parts, each a class of its own, and their sizes."""
+
+import dataclasses
+from typing import Literal
+
+from podium.config_setting import setting
+from podium.errors import ConfigError
+
+Remat = Literal["none", "full", "dots", "qkv", "attention_out", "qkv_on_host"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearScaling:
+    """Positions divided by `factor` (position interpolation, arXiv:2306.15595)."""
+
+    kind: Literal["linear"] = "linear"
+    factor: float = setting(1.0, "positions are divided by this", low=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Llama3Scaling:
+    """Frequency-dependent scaling of Llama 3.1 (arXiv:2407.21783, as released)."""
+
+    kind: Literal["llama3"] = "llama3"
+    factor: float = setting(8.0, "low frequencies are divided by this", low=1.0)
+    low_freq_factor: float = setting(1.0, "below this many turns: divided fully", low=0)
+    high_freq_factor: float = setting(4.0, "above this many turns: left alone", low=0)
+    original_max_tokens: int = setting(
+        8192, "context length of pretraining", unit="tokens", low=1
+    )
+
+    def __post_init__(self):
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ConfigError(
+                f"model.position.scaling: high_freq_factor ({self.high_freq_factor}) "
+                f"must be above low_freq_factor ({self.low_freq_factor})"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+    """Rotary positions (arXiv:2104.09864), halves layout as in Hugging Face Llama."""
+
+    kind: Literal["rope"] = "rope"
+    theta: float = setting(10_000.0, "base of the wavelengths", low=1.0)
+    scaling: LinearScaling | Llama3Scaling | None = setting(
+        None, "context extension; local layers are never scaled"
+    )
+    local_theta: float | None = setting(
+        None, "base for local (windowed) layers; None: the same as theta", low=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnedPositionConfig:
+    """A learned vector per absolute position, added to the embedding (GPT-2)."""
+
+    kind: Literal["learned"] = "learned"
+    max_tokens: int = setting(1024, "rows of the table", unit="tokens", low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RMSNormConfig:
+    """x / rms(x) * (scale + scale_offset). arXiv:1910.07467; Gemma offsets by 1."""
+
+    kind: Literal["rmsnorm"] = "rmsnorm"
+    eps: float = setting(1e-6, "added to the mean square", low=0.0)
+    scale_offset: float = setting(0.0, "added to the learned scale (Gemma: 1.0)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerNormConfig:
+    """(x - mean) / std * scale + bias. arXiv:1607.06450."""
+
+    kind: Literal["layernorm"] = "layernorm"
+    eps: float = setting(1e-5, "added to the variance", low=0.0)
+    use_bias: bool = setting(True, "learn the bias")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """Grouped-query attention (arXiv:2305.13245)."""
+
+    num_heads: int = setting(6, "query heads", low=1)
+    num_kv_heads: int = setting(6, "key and value heads; divides num_heads", low=1)
+    head_dim: int = setting(64, "channels per head; even under RoPE", low=1)
+    use_qkv_bias: bool = setting(False, "bias on q, k, v (Qwen 2, GPT-2)")
+    use_out_bias: bool = setting(False, "bias on the output projection (GPT-2)")
+    qk_norm: RMSNormConfig | None = setting(
+        None, "norm over each head of q and k, before RoPE (Qwen 3, Gemma 3)"
+    )
+    soft_cap: float | None = setting(
+        None, "scores become cap * tanh(scores / cap) (Gemma 2)", low=0.0
+    )
+    query_scale: float | None = setting(
+        None, "q is multiplied by this; None: head_dim ** -0.5", low=0.0
+    )
+    pattern: tuple[Literal["global", "local"], ...] = setting(
+        ("global",), "repeats over the layers; local layers see window_tokens back"
+    )
+    window_tokens: int | None = setting(
+        None, "tokens a local layer sees, itself included", unit="tokens", low=1
+    )
+    context: Literal["ring", "all_to_all"] = setting(
+        "ring",
+        "how devices share a row under mesh.context: keys go round, or heads change "
+        "places (needs num_heads to divide by context * tensor)",
+    )
+    implementation: Literal["auto", "xla", "cudnn", "splash"] = setting(
+        "auto", "auto: the fastest that supports this model on this platform"
+    )
+
+    def __post_init__(self):
+        if self.num_heads % self.num_kv_heads:
+            raise ConfigError(
+                f"model.attention.num_kv_heads ({self.num_kv_heads}) must divide "
+                f"num_heads ({self.num_heads})"
+            )
+        if not self.pattern:
+            raise ConfigError("model.attention.pattern is empty; use ('global',)")
+        if ("local" in self.pattern) != (self.window_tokens is not None):
+            raise ConfigError(
+                f"model.attention.window_tokens is {self.window_tokens} but pattern is "
+                f"{self.pattern}: local layers need a window, global ones take none"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MlpConfig:
+    """swiglu, geglu: gated (arXiv:2002.05202); gelu: tanh form, not gated."""
+
+    kind: Literal["swiglu", "geglu", "gelu"] = setting("swiglu", "the activation")
+    dim: int = setting(1024, "hidden width F", low=1)
+    use_bias: bool = setting(False, "bias on every projection (GPT-2)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DroplessConfig:
+    """Every expert takes whatever it is sent: a grouped matmul (arXiv:2211.15841)."""
+
+    kind: Literal["dropless"] = "dropless"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CapacityConfig:
+    """An expert takes a fixed number of a row's tokens, the best scored (GShard,
+    arXiv:2006.16668; priority arXiv:2106.05974); the rest pass it by."""
+
+    kind: Literal["capacity"] = "capacity"
+    factor: float = setting(1.25, "room over an even share", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuxLossConfig:
+    """num_experts * sum(load * probability) of each row is added to the loss
+    (Switch, arXiv:2101.03961, eq. 4; by row, arXiv:2412.19437, eq. 17)."""
+
+    kind: Literal["aux_loss"] = "aux_loss"
+    weight: float = setting(1e-2, "of the added loss", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiasConfig:
+    """A bias on the choice of experts, not on their weights, moves towards even load
+    after every step (arXiv:2408.15664)."""
+
+    kind: Literal["bias"] = "bias"
+    update_rate: float = setting(1e-3, "change of the bias per step", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoeConfig:
+    """Experts of which a router chooses a few for every token (arXiv:1701.06538)."""
+
+    kind: Literal["moe"] = "moe"
+    num_experts: int = setting(8, "experts E in a layer", low=1)
+    experts_per_token: int = setting(2, "experts that a token is sent to", low=1)
+    dim: int = setting(1024, "hidden width F of an expert", low=1)
+    activation: Literal["swiglu", "geglu"] = setting("swiglu", "of every expert")
+    num_shared_experts: int = setting(
+        0,
+        "experts that every token visits, joined into one of that many times dim",
+        low=0,
+    )
+    score: Literal["softmax", "sigmoid"] = setting("softmax", "of the router's logits")
+    normalize: bool = setting(True, "the chosen experts' weights sum to 1")
+    weight_scale: float = setting(1.0, "factor on the weights (DeepSeek-V3)", low=0.0)
+    num_groups: int = setting(1, "groups of experts (DeepSeek-V3)", low=1)
+    groups_per_token: int = setting(1, "groups a token may choose from", low=1)
+    dispatch: DroplessConfig | CapacityConfig = setting(
+        DroplessConfig(), "what happens when an expert is popular"
+    )
+    balance: AuxLossConfig | BiasConfig | None = setting(
+        AuxLossConfig(), "what keeps the load even"
+    )
+
+    def __post_init__(self):
+        per_group = self.num_experts // self.num_groups
+        if self.num_experts % self.num_groups:
+            raise ConfigError(
+                f"model.mlp.num_groups ({self.num_groups}) must divide num_experts "
+                f"({self.num_experts})"
+            )
+        if not self.groups_per_token <= self.num_groups:
+            raise ConfigError(
+                f"model.mlp.groups_per_token ({self.groups_per_token}) must be at most "
+                f"num_groups ({self.num_groups})"
+            )
+        if self.experts_per_token > self.groups_per_token * per_group:
+            raise ConfigError(
+                f"model.mlp.experts_per_token ({self.experts_per_token}) is more than "
+                f"the {self.groups_per_token * per_group} experts a token can choose from"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A dense decoder-only transformer, put together from the parts above."""
+
+    vocab_size: int = setting(8192, "different tokens", unit="tokens", low=1)
+    vocab_multiple: int = setting(
+        1, "the embedding's rows are padded to a multiple, to split evenly", low=1
+    )
+    num_layers: int = setting(6, "blocks", low=1)
+    embed_dim: int = setting(384, "model width D", low=1)
+    position: RopeConfig | LearnedPositionConfig = setting(
+        RopeConfig(), "how a token knows where it stands"
+    )
+    norm: RMSNormConfig | LayerNormConfig = setting(RMSNormConfig(), "every norm")
+    norm_placement: Literal["pre", "pre_and_post"] = setting(
+        "pre", "pre_and_post also normalises each branch's output (Gemma 2, 3)"
+    )
+    attention: AttentionConfig = setting(AttentionConfig(), "the attention part")
+    mlp: MlpConfig | MoeConfig = setting(MlpConfig(), "the MLP part")
+    tie_embeddings: bool = setting(True, "the output head is the embedding transposed")
+    embed_scale: Literal["none", "sqrt_dim"] = setting(
+        "none", "sqrt_dim: embeddings times sqrt(embed_dim) (Gemma)"
+    )
+    final_soft_cap: float | None = setting(
+        None, "logits become cap * tanh(logits / cap) (Gemma 2)", low=0.0
+    )
+    init_std: float = setting(0.02, "standard deviation of initial kernels", low=0.0)
+    dtype: Dtype = setting("bfloat16", "compute type; parameters are float32")
+    remat: Remat = setting(
+        "none", "what the backward pass recomputes: full keeps block inputs only"
+    )
+    layer_loop: Literal["scan", "unroll"] = setting(
+        "scan",
+        "scan compiles one block however deep the model; unroll compiles them all",
+    )
+
+    @property
+    def vocab_rows(self) -> int:
+        """Rows of the embedding; those past vocab_size are never read or predicted."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    def __post_init__(self):
+        if isinstance(self.position, RopeConfig) and self.attention.head_dim % 2:
+            raise ConfigError(
+                f"model.attention.head_dim ({self.attention.head_dim}) must be even "
+                "under RoPE"
+            )
