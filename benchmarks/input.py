@@ -93,7 +93,7 @@ def spec_of(folder: str, seq_len: int, packing: str, batch_tokens: int) -> Strea
     rows = batch_tokens // seq_len
     data = DataConfig(paths=(folder,), seq_len=seq_len, packing=packing)
     return StreamSpec(
-        data=data, split="train", global_batch_seqs=rows, rows=(0, rows), seed=1
+        data=data, split="train", global_batch_seqs=rows, rows=range(rows), seed=1
     )
 
 

@@ -30,7 +30,7 @@ import report
 import tiny_gpt
 
 from podium.config import CheckpointConfig, TrainConfig
-from podium.input.device import prefetch, process_rows
+from podium.input.device import Feed, prefetch
 from podium.input.server import InputServer
 from podium.input.spec import StreamSpec
 from podium.prepare import PrepareSpec, prepare
@@ -111,20 +111,20 @@ def run_loop(parts: Compiled, server: InputServer) -> Probe:
 def run_bare(parts: Compiled, server: InputServer, steps: int) -> Probe:
     """As many calls of the step, each waiting for the one before, as the loop does."""
     cfg = parts.cfg
-    sharding = batch_sharding(parts.rules)
-    rows = process_rows(sharding, cfg.global_batch_seqs, cfg.data.seq_len)
+    shape = (cfg.global_batch_seqs, cfg.data.seq_len)
+    feed = Feed.of(batch_sharding(parts.rules), shape)
     stream = server.open(
         StreamSpec(
             data=cfg.data,
             split="train",
             seed=0,
             global_batch_seqs=cfg.global_batch_seqs,
-            rows=rows,
+            rows=feed.rows,
             first_step=0,
             num_steps=1,
         )
     )
-    batches = prefetch(stream, sharding)
+    batches = prefetch(stream, feed)
     _, batch, _ = next(iter(batches))
     batches.close()
     state = init_state(cfg.model, 0, parts.optimizer, parts.layout)

@@ -65,7 +65,7 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
 
     from podium.checkpoint import restore_params
     from podium.compile_cache import use_compile_cache
-    from podium.input.device import prefetch, process_rows
+    from podium.input.device import Feed, prefetch
     from podium.input.spec import StreamSpec
     from podium.models import bind
     from podium.sharding.mesh import make_mesh
@@ -88,17 +88,18 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     saved, params = restore_params(args.workdir, args.step, rules=rules)
     cfg = dataclasses.replace(cfg, model=saved.model)
     model = bind.abstract(cfg.model)
+    feed = Feed.of(batch_sharding(rules), (rows, cfg.data.seq_len))
     stream = server.open(
         StreamSpec(
             data=cfg.data,
             split=args.split,
             is_one_pass=True,
             global_batch_seqs=rows,
-            rows=process_rows(batch_sharding(rules), rows, cfg.data.seq_len),
+            rows=feed.rows,
         )
     )
     eval_step = make_eval_step(cfg, model, rules, param_layout(model, rules))
-    with at_work(), prefetch(stream, batch_sharding(rules)) as batches:
+    with at_work(), prefetch(stream, feed) as batches:
         result = evaluate(eval_step, params, (b for _, b, _ in batches))
     return {"step": args.step, **result}
 

@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from podium.errors import DataError
 from podium.input.batch import Batch
-from podium.input.device import prefetch, process_rows, put
+from podium.input.device import Feed, prefetch
 
 
-def sharding_of(num_devices, *spec):
+def feed_of(num_devices, *spec):
     mesh = Mesh(np.array(jax.devices()[:num_devices]), ("data",))
-    return NamedSharding(mesh, P(*spec))
+    return Feed.of(NamedSharding(mesh, P(*spec)), (8, 16))
 
 
 def batch_of(step, rows=8, seq_len=16):
@@ -50,7 +50,7 @@ class Numbers:
 @pytest.mark.parametrize("spec", [(), ("data",)])
 def test_arrays_on_the_devices_do_not_share_the_hosts_memory(num_devices, spec):
     batch = batch_of(7)
-    arrays = put(batch, sharding_of(num_devices, *spec))
+    arrays = feed_of(num_devices, *spec).put(batch)
     for field in batch:
         field[:] = -5
     for array in arrays:
@@ -60,24 +60,41 @@ def test_arrays_on_the_devices_do_not_share_the_hosts_memory(num_devices, spec):
 
 
 def test_rows_are_split_over_the_devices():
-    array = put(batch_of(1), sharding_of(4, "data")).tokens
+    array = feed_of(4, "data").put(batch_of(1)).tokens
     assert [s.data.shape for s in array.addressable_shards] == [(2, 16)] * 4
 
 
 def test_one_process_feeds_all_rows():
-    assert process_rows(sharding_of(8, "data"), 16, 4) == (0, 16)
-    assert process_rows(sharding_of(8), 16, 4) == (0, 16)
+    assert feed_of(8, "data").rows == range(8)
+    assert feed_of(8).rows == range(8)
+
+
+class OneHostOfTwo:
+    """Its four devices hold rows 0, 1 and 4, 5 of eight, in two columns."""
+
+    def addressable_devices_indices_map(self, shape):
+        halves = (slice(None, 8), slice(8, None))
+        rows = (slice(0, 2, None), slice(4, 6, None))
+        return dict(enumerate(itertools.product(rows, halves)))
+
+
+def test_rows_of_a_process_need_not_be_neighbours_nor_whole():
+    feed = Feed.of(OneHostOfTwo(), (8, 16))
+    assert list(feed.rows) == [0, 1, 4, 5]
+    local = np.arange(4 * 16).reshape(4, 16)
+    part = feed.part(local, (slice(4, 6, None), slice(8, None)))
+    np.testing.assert_array_equal(part, local[2:4, 8:])
 
 
 def test_batches_come_in_order_and_end():
-    got = [(step, int(b.tokens[0, 0])) for step, b, _ in prefetch(Numbers(5), SHARDING)]
+    got = [(step, int(b.tokens[0, 0])) for step, b, _ in prefetch(Numbers(5), FEED)]
     assert got == [(i, i) for i in range(5)]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_no_more_than_depth_batches_are_read_ahead(depth):
     stream = Numbers()
-    batches = prefetch(stream, SHARDING, depth=depth)
+    batches = prefetch(stream, FEED, depth=depth)
     for taken in (1, 2, 3):
         next(batches)
         wait_until(lambda want=taken + depth: stream.taken >= want)
@@ -86,7 +103,7 @@ def test_no_more_than_depth_batches_are_read_ahead(depth):
 
 
 def test_an_error_of_the_stream_comes_after_the_batches_before_it():
-    batches = prefetch(Numbers(3, error=DataError("shard x is damaged")), SHARDING)
+    batches = prefetch(Numbers(3, error=DataError("shard x is damaged")), FEED)
     assert [step for step, _, _ in itertools.islice(batches, 3)] == [0, 1, 2]
     with pytest.raises(DataError, match="shard x is damaged"):
         next(batches)
@@ -94,7 +111,7 @@ def test_an_error_of_the_stream_comes_after_the_batches_before_it():
 
 def test_closing_early_ends_the_thread_and_the_stream():
     stream = Numbers()
-    with prefetch(stream, SHARDING) as batches:
+    with prefetch(stream, FEED) as batches:
         next(batches)
     assert stream.is_closed
     assert not [t for t in threading.enumerate() if t.name == "podium-prefetch"]
@@ -112,4 +129,4 @@ def wait_until(condition):
     raise AssertionError("did not happen within 10 s")
 
 
-SHARDING = sharding_of(2, "data")
+FEED = feed_of(2, "data")

@@ -22,7 +22,7 @@ def test_every_entry_names_the_tokens_that_stand_in_the_batch(gold, documents, p
     data = DataConfig(paths=tuple(map(str, folders)), seq_len=16, packing=packing)
     entries = documents_of_step(data, seed=4, global_batch_seqs=6, step=123)
     spec = StreamSpec(
-        data=data, split="train", seed=4, global_batch_seqs=6, rows=(0, 6)
+        data=data, split="train", seed=4, global_batch_seqs=6, rows=range(6)
     )
     tokens, _, segments, _ = Loader(spec).read(123)
     assert {e.dataset for e in entries} == set(data.paths)

@@ -30,7 +30,7 @@ def loader_of(*folders, split="train", batch=4, rows=None, seed=0, steps=None, *
         split=split,
         seed=seed,
         global_batch_seqs=batch,
-        rows=rows or (0, batch),
+        rows=rows or range(batch),
         num_steps=steps,
     )
     return Loader(spec)
@@ -96,7 +96,7 @@ def test_the_number_of_hosts_does_not_change_a_batch(
     whole = loader_of(folder, **data).read(step)
     share = 6 // hosts
     parts = [
-        loader_of(folder, rows=(h * share, (h + 1) * share), **data).read(step)
+        loader_of(folder, rows=range(h * share, (h + 1) * share), **data).read(step)
         for h in range(hosts)
     ]
     np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
@@ -147,7 +147,7 @@ def test_evaluation_is_one_pass_in_order_with_the_last_batch_padded(
             split="eval",
             seq_len=8,
             packing=packing,
-            rows=(h * share, (h + 1) * share),
+            rows=range(h * share, (h + 1) * share),
         )
         for h in range(hosts)
     ]
@@ -171,7 +171,7 @@ def test_the_train_split_can_be_read_in_one_pass_too(gold, documents):
     train = documents(3, 20, 30)
     data = DataConfig(paths=(str(gold(train)),), seq_len=16)
     spec = StreamSpec(
-        data=data, split="train", global_batch_seqs=4, rows=(0, 4), is_one_pass=True
+        data=data, split="train", global_batch_seqs=4, rows=range(4), is_one_pass=True
     )
     loader = Loader(spec)
     rows = np.concatenate(list(map(loader.read, range(loader.stop_step))), axis=1)

@@ -26,7 +26,7 @@ def spec_of(folder, *, split="train", batch=4, first_step=0, num_steps=None, **d
         split=split,
         seed=3,
         global_batch_seqs=batch,
-        rows=(0, batch),
+        rows=range(batch),
         first_step=first_step,
         num_steps=num_steps,
     )
@@ -193,7 +193,7 @@ from podium.input.spec import StreamSpec
 server = InputServer.start(tf_data_after_steps=0)
 data = DataConfig(paths=(sys.argv[1],), seq_len=16)
 stream = server.open(StreamSpec(
-    data=data, split="train", global_batch_seqs=2, rows=(0, 2)
+    data=data, split="train", global_batch_seqs=2, rows=range(2)
 ))
 next(stream)
 print(*(w._process.pid for w in server._workers.values()), flush=True)

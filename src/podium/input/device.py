@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Host rows -> global sharded jax.Arrays, some steps ahead. The one jax import here."""
 
+import bisect
+import dataclasses
+import functools
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,26 +17,45 @@ import numpy as np
 from podium.input.batch import Batch
 
 
-def put(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:
-    """A batch of global arrays from the rows that this process feeds.
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """What this process reads of every global batch, and where it goes."""
 
-    The arrays never share memory with `batch`, which may be written over at once.
-    """
+    sharding: jax.sharding.Sharding  # of rows, [B, T]
+    global_shape: tuple[int, int]
+    rows: Sequence[int]  # of the batch, ascending: those that its devices hold
 
-    def global_array(local: np.ndarray) -> jax.Array:
+    @classmethod
+    def of(cls, sharding: jax.sharding.Sharding, shape: tuple[int, int]) -> "Feed":
+        """The rows of [B, T] that any device of this process holds, whole or in part.
+
+        Devices of one host are neighbours on the torus, so their rows need not be.
+        """
+        places = sharding.addressable_devices_indices_map(shape).values()
+        spans = {index[0].indices(shape[0])[:2] for index in places if index}
+        rows = sorted({row for span in spans for row in range(*span)})
+        is_one_span = rows[-1] - rows[0] + 1 == len(rows)
+        return cls(
+            sharding, shape, range(rows[0], rows[-1] + 1) if is_one_span else rows
+        )
+
+    def put(self, batch: Batch) -> Batch:
+        """Global arrays from the rows that this process read.
+
+        The arrays never share memory with `batch`, which may be written over at once.
+        """
+        return Batch(*map(self._global_array, batch))
+
+    def _global_array(self, local: np.ndarray) -> jax.Array:
         # On a CPU device jax may take a NumPy array's memory as its own.
-        return jax.make_array_from_process_local_data(sharding, np.array(local))
+        part = functools.partial(self.part, np.array(local))
+        return jax.make_array_from_callback(self.global_shape, self.sharding, part)
 
-    return Batch(*map(global_array, batch))
-
-
-def process_rows(
-    sharding: jax.sharding.Sharding, global_batch_seqs: int, seq_len: int
-) -> tuple[int, int]:
-    """[start, stop) of the global batch's rows that this process's devices hold."""
-    slices = sharding.addressable_devices_indices_map((global_batch_seqs, seq_len))
-    spans = [index[0].indices(global_batch_seqs) for index in slices.values() if index]
-    return min(s[0] for s in spans), max(s[1] for s in spans)
+    def part(self, local: np.ndarray, index: Any) -> np.ndarray:
+        """What a device holds: rows and columns `index` of the global batch."""
+        start, stop, _ = index[0].indices(self.global_shape[0])
+        at = bisect.bisect_left(self.rows, start)
+        return local[at : at + stop - start, index[1]]
 
 
 class Prefetcher(Iterator[tuple[int, Batch, float]]):
@@ -42,10 +64,10 @@ class Prefetcher(Iterator[tuple[int, Batch, float]]):
     def __init__(
         self,
         stream: Iterable[tuple[int, Batch]],
-        sharding: jax.sharding.Sharding,
+        feed: Feed,
         depth: int,
     ):
-        self._stream, self._sharding = stream, sharding
+        self._stream, self._feed = stream, feed
         self._ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._room = threading.Semaphore(depth)
         self._is_closed = False
@@ -88,7 +110,7 @@ class Prefetcher(Iterator[tuple[int, Batch, float]]):
             batches = iter(self._stream)
             while self._room.acquire() and not self._is_closed:
                 step, batch = next(batches)
-                self._ready.put((step, put(batch, self._sharding)))
+                self._ready.put((step, self._feed.put(batch)))
         except BaseException as e:  # raised where the batch would have been used
             end = e
         self._ready.put(end)
@@ -96,7 +118,7 @@ class Prefetcher(Iterator[tuple[int, Batch, float]]):
 
 def prefetch(
     stream: Iterable[tuple[int, Batch]],
-    sharding: jax.sharding.Sharding,
+    feed: Feed,
     depth: int = 2,
 ) -> Prefetcher:
     """Iterates over (step, batch on the devices, seconds the caller waited for it).
@@ -104,4 +126,4 @@ def prefetch(
     A thread keeps up to `depth` batches on the devices. It starts now. Errors of the
     stream are raised by `next` in their turn. Use it in a `with`, or call `close`.
     """
-    return Prefetcher(stream, sharding, depth)
+    return Prefetcher(stream, feed, depth)

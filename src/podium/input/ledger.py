@@ -33,7 +33,7 @@ def documents_of_step(
         split="train",
         seed=seed,
         global_batch_seqs=global_batch_seqs,
-        rows=(0, global_batch_seqs),
+        rows=range(global_batch_seqs),
     )
     loader = Loader(spec)
     datasets, chunks = loader.chunks(step)

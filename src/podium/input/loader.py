@@ -30,10 +30,9 @@ class Loader:
         self.spec = spec
         self.datasets = open_datasets(spec.data, spec.split)
         self.order = Order(spec.data, self.datasets, spec.seed)
-        start, stop = spec.rows
-        self.shape = (len(Batch._fields), stop - start, spec.data.seq_len)
+        self.shape = (len(Batch._fields), len(spec.rows), spec.data.seq_len)
         self.stop_step = self._stop_step()
-        self._block_steps = max(1, _ORDER_BLOCK_ROWS // (stop - start))
+        self._block_steps = max(1, _ORDER_BLOCK_ROWS // len(spec.rows))
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
         self._scratch = threading.local()
 
@@ -54,11 +53,8 @@ class Loader:
         number, at = divmod(step, self._block_steps)
         block = self._block
         if block is None or block[0] != number:
-            start, stop = self.spec.rows
             steps = number * self._block_steps + np.arange(self._block_steps)
-            slots = steps[:, None] * self.spec.global_batch_seqs + np.arange(
-                start, stop
-            )
+            slots = steps[:, None] * self.spec.global_batch_seqs + self.spec.rows
             order = self.order
             look_up = order.one_pass if self.spec.is_one_pass else order.epochs
             dataset, row = look_up(slots.reshape(-1))

@@ -163,8 +163,7 @@ class _Source:
     def __init__(self, worker: "_Worker", spec: StreamSpec):
         self.spec, self._worker = spec, worker
         self.engine: EngineName = worker.engine
-        start, stop = spec.rows
-        shape = (len(Batch._fields), stop - start, spec.data.seq_len)
+        shape = (len(Batch._fields), len(spec.rows), spec.data.seq_len)
         num_slots = spec.data.prefetch_batches
         memory = wire.make_memory(num_slots * 4 * int(np.prod(shape)))
         self._ring = wire.map_ring(memory, (num_slots, *shape))

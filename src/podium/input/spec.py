@@ -3,6 +3,7 @@
 """StreamSpec: what a trainer asks of its input. Imports nothing heavy."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from podium.config import DataConfig
@@ -16,7 +17,7 @@ class StreamSpec:
     split: Literal["train", "eval"]
     seed: int = 0
     global_batch_seqs: int
-    rows: tuple[int, int]  # [start, stop) of the global batch that this process feeds
+    rows: Sequence[int]  # of the global batch, ascending: those this process feeds
     first_step: int = 0
     num_steps: int | None = None  # at most; None: to the end, or without end
     # One pass in file order, its last batch filled up with padding rows; else epoch

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from podium.errors import DivergedError, at_work
-from podium.input.device import prefetch, process_rows
+from podium.input.device import Feed, prefetch
 from podium.input.server import InputServer
 from podium.input.spec import StreamSpec
 from podium.resume import latest_step
@@ -69,9 +69,8 @@ class Trainer:
         self.resume_step = first_step
         self.on_start = on_start
         self.first_step = first_step or 0
-        self.sharding = batch_sharding(setup.rules)
         shape = (self.cfg.global_batch_seqs, self.cfg.data.seq_len)
-        self.rows = process_rows(self.sharding, *shape)
+        self.feed = Feed.of(batch_sharding(setup.rules), shape)
         self.events = Events(workdir)
         self.progress = Progress(
             self.cfg.num_steps, log_every_steps=self.cfg.log_every_steps
@@ -122,14 +121,14 @@ class Trainer:
                 split="train",
                 seed=cfg.seed,
                 global_batch_seqs=cfg.global_batch_seqs,
-                rows=self.rows,
+                rows=self.feed.rows,
                 first_step=self.first_step,
                 num_steps=num_steps - self.first_step,
             )
         )
         # Reading begins here: batches arrive while the state is made.
         with (
-            prefetch(stream, self.sharding) as batches,
+            prefetch(stream, self.feed) as batches,
             TraceWindow(cfg.profile, self.workdir) as trace,
             Metrics(
                 self.workdir,
@@ -215,13 +214,13 @@ class Trainer:
                 split="eval",
                 seed=self.cfg.seed,
                 global_batch_seqs=self.cfg.global_batch_seqs,
-                rows=self.rows,
+                rows=self.feed.rows,
                 first_step=0,
                 num_steps=self.cfg.eval.num_batches,
             )
         )
         params = state.params if state.ema is None else state.ema
-        with prefetch(stream, self.sharding) as batches:
+        with prefetch(stream, self.feed) as batches:
             result = evaluate(self.eval_step, params, (b for _, b, _ in batches))
         self.eval_loss = result["eval_loss"]
         secs = round(time.monotonic() - start, 3)
