@@ -341,6 +341,7 @@ def test_ctrl_c_while_tokenizing_is_one_line_and_75(home, tmp_path):
         [
             *(sys.executable, "-m", "podium.train"),
             *arguments(home, "ctrl_c", f"--config.data.text={tmp_path}"),
+            "--config.data.tokenizer=bpe:8192",
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -351,6 +352,6 @@ def test_ctrl_c_while_tokenizing_is_one_line_and_75(home, tmp_path):
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 75
+    assert process.returncode == 75, err
     assert "Traceback" not in err
     assert err.splitlines()[-1] == "interrupted; the same command continues"

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from podium import cli, resume
-from podium.config import TrainConfig
+from podium import cli, processes, resume
+from podium.config import DataConfig, TrainConfig
 from podium.errors import ConfigError, PodiumError, ShardingError
 
 if TYPE_CHECKING:
@@ -40,38 +40,51 @@ def main(argv: Sequence[str]) -> int:
     )
     cli.add_config(parser)
     parser.add_argument("--workdir", metavar="D", help="the run folder")
+    processes.add_flags(parser)
     args, cfg = cli.parse(parser, argv)
     if not args.workdir:
         parser.error("--workdir is missing, e.g. --workdir=runs/first")
     workdir = Path(args.workdir)
-    resume.check_folder(workdir)
-    first_step = resume.step_to_resume(workdir, cfg)
+    ours = processes.join(args)
+    first_step = ours.decide(lambda: _first_step(cfg, workdir))
 
     from podium.input.server import InputServer
 
     # First of all: it is ready to read while jax is still being imported.
     server = InputServer.start()
     try:
-        resume.make_folder(workdir)
-        asked, cfg = cfg, with_data(cfg, workdir, is_resumed=first_step is not None)
+        asked, is_resumed = cfg, first_step is not None
+        ours.decide(lambda: make_data(asked, workdir, is_resumed=is_resumed))
+        cfg = dataclasses.replace(cfg, data=_with_folders(cfg, workdir))
         manifests = check_data(cfg)
-        if first_step is not None:
+        if is_resumed:
             prints = [m.fingerprint for m in manifests]
             resume.check_fingerprints(workdir, list(cfg.data.paths), prints)
         if first_step is not None and first_step >= cfg.num_steps:
-            return _done_already(cfg, workdir)
-        return _train(cfg, asked, workdir, server, manifests, first_step)
+            if ours.is_first:
+                _done_already(cfg, workdir)
+            code = 0
+        else:
+            code = _train(cfg, asked, workdir, ours, server, manifests, first_step)
+        ours.leave()
+        return code
     finally:
         server.close()
 
 
-def with_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> TrainConfig:
-    """`data.text` prepared into D/data, unless `data.paths` names gold data.
+def _first_step(cfg: TrainConfig, workdir: Path) -> int | None:
+    resume.check_folder(workdir)
+    return resume.step_to_resume(workdir, cfg)
+
+
+def make_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> None:
+    """The run folder, and in it D/data out of `data.text`, unless `data.paths` is given.
 
     A run that is continued keeps the data it has, whatever became of the text.
     """
+    resume.make_folder(workdir)
     if cfg.data.paths:
-        return cfg
+        return
     if cfg.data.text is None:
         raise ConfigError(
             "data.paths and data.text are both empty; set --config.data.text=DIR to "
@@ -80,8 +93,11 @@ def with_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> TrainConf
     folder = resume.data_folder(workdir)
     if not (is_resumed and (folder / "manifest.json").exists()):
         _prepare(cfg, folder)
-    data = dataclasses.replace(cfg.data, paths=(str(folder),))
-    return dataclasses.replace(cfg, data=data)
+
+
+def _with_folders(cfg: TrainConfig, workdir: Path) -> DataConfig:
+    paths = cfg.data.paths or (str(resume.data_folder(workdir)),)
+    return dataclasses.replace(cfg.data, paths=paths)
 
 
 def _prepare(cfg: TrainConfig, folder: Path) -> None:
@@ -155,51 +171,44 @@ def check_data(cfg: TrainConfig) -> list["Manifest"]:
     return manifests
 
 
-def _done_already(cfg: TrainConfig, workdir: Path) -> int:
+def _done_already(cfg: TrainConfig, workdir: Path) -> None:
     print(f"{workdir}: all {cfg.num_steps} steps are done", file=sys.stderr)
     if not (workdir / "plots" / "loss.png").exists():
         from podium.trainer.report import try_plot
 
         if path := try_plot(workdir, {}):
             print(f"{path}: written, it was missing", file=sys.stderr)
-    return 0
 
 
 def _train(
     cfg: TrainConfig,
     asked: TrainConfig,
     workdir: Path,
+    ours: processes.Processes,
     server: "InputServer",
     manifests: list["Manifest"],
     first_step: int | None,
 ) -> int:
     """`asked` is the config as given; `cfg` has the folders of its data filled in."""
-    import jax
-
     from podium.compile_cache import use_compile_cache
     from podium.sharding.mesh import use_virtual_cpu_devices
 
     use_compile_cache()
-    use_virtual_cpu_devices(cfg.mesh)
+    use_virtual_cpu_devices(cfg.mesh, ours.count)
 
     from podium.trainer.loop import Trainer
     from podium.trainer.report import final_report
 
     parts = _setup(cfg)
-    is_first = jax.process_index() == 0
     prints = [m.fingerprint for m in manifests]
 
     def write_config() -> None:
-        if is_first:
+        if ours.is_first:
             resume.write_config(workdir, asked, prints, manifests[0].tokenizer)
 
-    with resume.lock(workdir) if is_first else contextlib.nullcontext():
-        if resume.latest_step(workdir) != first_step:
-            raise ConfigError(
-                f"{workdir} was trained by another process until just now; run the same "
-                "command again to continue from there"
-            )
-        if is_first:
+    with contextlib.ExitStack() as held:
+        ours.decide(lambda: _lock(held, workdir, first_step))
+        if ours.is_first:
             _announce(parts, manifests, first_step)
             _note_schedule(cfg, workdir, first_step)
         trainer = Trainer(
@@ -212,15 +221,24 @@ def _train(
         )
         outcome = trainer.run()
     if not outcome.is_done:
-        print(
-            f"stopped at step {outcome.step} of {cfg.num_steps}, saved in {workdir}; "
-            "the same command continues",
-            file=sys.stderr,
-        )
+        if ours.is_first:
+            print(
+                f"stopped at step {outcome.step} of {cfg.num_steps}, saved in {workdir}; "
+                "the same command continues",
+                file=sys.stderr,
+            )
         return cli.EXIT_RUN_AGAIN
-    if is_first:
-        final_report(cfg, workdir, outcome)
+    final_report(cfg, workdir, outcome, is_shown=ours.is_first)
     return 0
+
+
+def _lock(held: contextlib.ExitStack, workdir: Path, first_step: int | None) -> None:
+    held.enter_context(resume.lock(workdir))
+    if resume.latest_step(workdir) != first_step:
+        raise ConfigError(
+            f"{workdir} was trained by another process until just now; run the same "
+            "command again to continue from there"
+        )
 
 
 def _setup(cfg: TrainConfig) -> "Setup":

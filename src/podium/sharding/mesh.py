@@ -4,6 +4,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,12 +128,20 @@ def _fit(sizes: dict[str, int], num: int, key: str, what: str) -> dict[str, int]
     return sizes
 
 
-def use_virtual_cpu_devices(cfg: MeshConfig) -> None:
-    """On a CPU, makes as many devices as a fully written mesh asks for.
+def use_virtual_cpu_devices(cfg: MeshConfig, num_processes: int = 1) -> None:
+    """On a CPU, makes as many devices as a fully written mesh asks for, this process
+    its share of them.
 
     Call before any backend starts; GPUs and TPUs are not touched. A mesh with a -1
     takes the devices there are.
     """
     sizes = list(cfg.sizes().values())
+    # A mesh that does not divide is refused, with the reason, once devices are counted.
+    share = max(1, math.prod(sizes) // num_processes)
     if -1 not in sizes and jax.config.jax_num_cpu_devices < 0:  # pyright: ignore
-        jax.config.update("jax_num_cpu_devices", math.prod(sizes))
+        jax.config.update("jax_num_cpu_devices", share)
+    if num_processes > 1:
+        # A collective blocks a thread until the other processes come to it. XLA has as
+        # many threads as cores, and hangs where two programs in flight hold them all.
+        threads = (os.cpu_count() or 1) + 4 * jax.config.jax_num_cpu_devices  # pyright: ignore
+        os.environ.setdefault("NPROC", str(threads))

@@ -18,11 +18,16 @@ Event = Literal["start", "compile", "restore", "eval", "save", "stop", "fault"]
 class Events:
     """The ledger of one run folder."""
 
-    def __init__(self, workdir: str | Path):
+    def __init__(self, workdir: str | Path, *, process: int = 0):
+        self._process = process
         self._file = (Path(workdir) / "events.jsonl").open("a")
 
     def add(self, event: Event, **fields: Any) -> None:
-        """Appends one event."""
+        """Appends one event; of other processes than the first only faults, by number."""
+        if self._process:
+            if event != "fault":
+                return
+            fields["process"] = self._process
         line = {"time": round(time.time(), 3), "event": event, **fields}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()

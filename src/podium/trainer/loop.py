@@ -7,14 +7,14 @@ the metrics of N - 1 are read, so reporting costs the devices nothing. What a st
 is a function of (seed, step) alone; the state is the only thing carried along.
 """
 
+import contextlib
 import dataclasses
 import math
-import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -31,6 +31,7 @@ from podium.trainer.progress import Progress
 from podium.trainer.setup import Setup
 from podium.trainer.state import TrainState, init_state
 from podium.trainer.step import StepFn, batch_sharding, make_eval_step
+from podium.trainer.stopping import Stopping
 
 if TYPE_CHECKING:
     from podium.checkpoint import Checkpoints
@@ -71,31 +72,32 @@ class Trainer:
         self.first_step = first_step or 0
         shape = (self.cfg.global_batch_seqs, self.cfg.data.seq_len)
         self.feed = Feed.of(batch_sharding(setup.rules), shape)
-        self.events = Events(workdir)
+        # Every process trains; the first one writes and speaks.
+        self.is_first = jax.process_index() == 0
+        self.events = Events(workdir, process=jax.process_index())
         self.progress = Progress(
-            self.cfg.num_steps, log_every_steps=self.cfg.log_every_steps
+            self.cfg.num_steps,
+            log_every_steps=self.cfg.log_every_steps,
+            is_shown=self.is_first,
         )
+        self.stopping = Stopping(self.progress.say)
         self.eval_step: Callable | None = None
         self.eval_loss: float | None = None
         self._checkpoints: Checkpoints | None = None
-        self._stop_signal: int | None = None
 
     def run(self) -> Outcome:
         """Trains to the last step; saves and returns early on SIGTERM or SIGINT."""
-        old = {s: signal.signal(s, self._on_signal) for s in _STOP_SIGNALS}
         try:
-            outcome = self._run()
+            with self.stopping:
+                return self._run()
         except BaseException as error:
             self.events.add("fault", error=f"{type(error).__name__}: {error}"[:500])
             raise
         finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
             self.progress.close()
             if self._checkpoints is not None:
                 self._checkpoints.close()
             self.events.close()
-        return outcome
 
     @property
     def checkpoints(self) -> "Checkpoints":
@@ -130,11 +132,7 @@ class Trainer:
         with (
             prefetch(stream, self.feed) as batches,
             TraceWindow(cfg.profile, self.workdir) as trace,
-            Metrics(
-                self.workdir,
-                first_step=self.first_step,
-                tensorboard_every=cfg.log_every_steps,
-            ) as metrics,
+            self._metrics() as metrics,
         ):
             train_step, state = self._compile_and_start()
             self.on_start()
@@ -147,22 +145,33 @@ class Trainer:
                     state, values = train_step(state, batch)
                     reporter.add(step, values, wait_secs)
                     trace.after(step, values)
-                    due = self.due(step)
-                    if due:
+                    is_stopping = self.stopping.reached(step)
+                    if due := self.due(step):
                         reporter.flush()
                         if "eval" in due:
-                            metrics.write(step, self._evaluate(state, step))
+                            result = self._evaluate(state, step)
+                            if metrics:
+                                metrics.write(step, result)
                         if "save" in due:
                             self._save(state, step)
                         reporter.restart_clock()
-                    if self._stop_signal is not None:
+                    if is_stopping:
                         break
                 reporter.flush()
         if self._checkpoints is not None:
             self.checkpoints.wait()
         is_done = step >= num_steps
-        self.events.add("stop", step=step, done=is_done, signal=self._stop_signal)
+        self.events.add("stop", step=step, done=is_done, signal=self.stopping.signal)
         return Outcome(state, step, is_done, self.eval_loss)
+
+    def _metrics(self) -> contextlib.AbstractContextManager[Metrics | None]:
+        if not self.is_first:
+            return contextlib.nullcontext()
+        return Metrics(
+            self.workdir,
+            first_step=self.first_step,
+            tensorboard_every=self.cfg.log_every_steps,
+        )
 
     def _compile_and_start(self) -> tuple[StepFn, TrainState]:
         """Compiles the step in a thread while the state is made or restored."""
@@ -195,7 +204,7 @@ class Trainer:
         due = set()
         if self.cfg.eval and (is_last or step % self.cfg.eval.every_steps == 0):
             due.add("eval")
-        is_stopping = self._stop_signal is not None
+        is_stopping = self.stopping.signal is not None
         if is_last or is_stopping or step % self.cfg.checkpoint.every_steps == 0:
             due.add("save")
         return due
@@ -243,27 +252,15 @@ class Trainer:
         secs = round(time.monotonic() - start, 3)
         self.events.add("save", step=step, secs=secs)
 
-    def _on_signal(self, number: int, _frame: Any) -> None:
-        if self._stop_signal is not None:  # the second one leaves at once
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self._stop_signal = number
-        self.progress.say(
-            f"{signal.Signals(number).name}: saving after this step, then leaving; "
-            "once more leaves now"
-        )
-
-
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
 
 class _Reporter:
     """Reads the metrics of a step once the next one is under way."""
 
-    def __init__(self, trainer: Trainer, metrics: Metrics):
+    def __init__(self, trainer: Trainer, metrics: Metrics | None):
+        """`metrics` where this process writes them."""
         self._trainer, self._metrics = trainer, metrics
         self._rates = Rates(trainer.cfg, list(trainer.setup.mesh.devices.flat))
-        self._device = trainer.setup.mesh.devices.flat[0]
+        self._device = jax.local_devices()[0]
         self._pending: tuple[int, dict, float] | None = None
         self._clock = time.monotonic()
         self._mean_secs = 0.0
@@ -294,16 +291,17 @@ class _Reporter:
         rates = self._rates.of(step_secs)
         known = self._mean_secs or step_secs
         self._mean_secs = 0.95 * known + 0.05 * step_secs
-        self._metrics.write(
-            step,
-            {
-                **host,
-                "step_secs": step_secs,
-                "input_wait_secs": wait_secs,
-                **rates,
-                "device_memory_bytes": memory_bytes(self._device),
-            },
-        )
+        if self._metrics:
+            self._metrics.write(
+                step,
+                {
+                    **host,
+                    "step_secs": step_secs,
+                    "input_wait_secs": wait_secs,
+                    **rates,
+                    "device_memory_bytes": memory_bytes(self._device),
+                },
+            )
         trainer.progress.step(
             step,
             host["loss"],

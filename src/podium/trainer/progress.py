@@ -10,10 +10,13 @@ from typing import Any
 class Progress:
     """Step, loss, tokens/s and time left, on standard error."""
 
-    def __init__(self, num_steps: int, *, log_every_steps: int):
+    def __init__(self, num_steps: int, *, log_every_steps: int, is_shown: bool = True):
+        """`is_shown` is for one process of a run; the others see nothing."""
         self._num_steps = num_steps
         self._every = log_every_steps
-        self._bar: Any = _live_bar(num_steps) if sys.stderr.isatty() else None
+        self._is_shown = is_shown
+        is_live = is_shown and sys.stderr.isatty()
+        self._bar: Any = _live_bar(num_steps) if is_live else None
         if self._bar is None:
             self.say("compiling")
 
@@ -37,7 +40,7 @@ class Progress:
         """A line that stays."""
         if self._bar is not None:
             self._bar.console.print(text, highlight=False)
-        else:
+        elif self._is_shown:
             print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
 
     def close(self) -> None:

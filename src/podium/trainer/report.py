@@ -13,8 +13,18 @@ from podium.trainer.loop import Outcome
 from podium.trainer.metrics import read_metrics
 
 
-def final_report(cfg: TrainConfig, workdir: Path, outcome: Outcome) -> None:
-    """Writes D/plots/loss.png and prints the losses, a sample, and where all lies."""
+def final_report(
+    cfg: TrainConfig, workdir: Path, outcome: Outcome, *, is_shown: bool = True
+) -> None:
+    """Writes D/plots/loss.png and prints the losses, a sample, and where all lies.
+
+    All processes of a run call it, as the sample takes all weights; `is_shown` in one.
+    """
+    if not is_shown:
+        with _best_effort("sample"):
+            if cfg.sample:
+                sample_text(cfg, outcome)
+        return
     baselines: dict[str, float] = {}
     if cfg.eval and cfg.eval.ngram_baselines:
         from podium.input.ngram import ngram_losses
@@ -28,7 +38,7 @@ def final_report(cfg: TrainConfig, workdir: Path, outcome: Outcome) -> None:
         print(f"held-out loss, nats per token: model {outcome.eval_loss:.3f}{shown}")
     if cfg.sample:
         with _best_effort("sample"):
-            print_sample(cfg, outcome)
+            _print_sample(cfg, sample_text(cfg, outcome))
     print(f"\nEverything lies in {workdir}/")
     for name, what in (
         ("checkpoints/", "weights and optimizer state"),
@@ -60,8 +70,8 @@ def _best_effort(what: str) -> Iterator[None]:
         print(f"warning: no {what}: {type(error).__name__}: {line}", file=sys.stderr)
 
 
-def print_sample(cfg: TrainConfig, outcome: Outcome) -> None:
-    """Generates `cfg.sample` from the final weights."""
+def sample_text(cfg: TrainConfig, outcome: Outcome) -> str:
+    """What the final weights write after `cfg.sample.prompt`."""
     from podium.generate import Sampling, generate
     from podium.sample import prompt_tokens
     from podium.tokenizer import load_tokenizer
@@ -78,7 +88,11 @@ def print_sample(cfg: TrainConfig, outcome: Outcome) -> None:
         seed=cfg.seed,
         eos_id=tokenizer.eos_id,
     )[0]
-    text = tokenizer.decode(tokens)
+    return tokenizer.decode(tokens)
+
+
+def _print_sample(cfg: TrainConfig, text: str) -> None:
+    assert cfg.sample
     width = min(shutil.get_terminal_size().columns, 88)
     print(f"\nsample {'─' * (width - 7)}")
     print(cfg.sample.prompt + text)

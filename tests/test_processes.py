@@ -1,0 +1,176 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes for real, over gloo: the same run as one process."""
+
+import argparse
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from podium import processes
+from podium.errors import ConfigError
+from podium.trainer.events import read_events
+from podium.trainer.metrics import read_metrics
+
+CONFIG = """
+from podium.config import SampleConfig
+from podium.config_dict import to_config_dict
+from podium.config import TrainConfig
+
+def get_config():
+    cfg = to_config_dict(TrainConfig(sample=SampleConfig(prompt="to be", num_tokens=8)))
+    cfg.num_steps = 6
+    cfg.global_batch_seqs = 8
+    cfg.log_every_steps = 2
+    cfg.model.vocab_size = 272
+    cfg.model.num_layers = 2
+    cfg.model.embed_dim = 32
+    cfg.model.attention.num_heads = 4
+    cfg.model.attention.num_kv_heads = 2
+    cfg.model.attention.head_dim = 8
+    cfg.model.mlp.dim = 64
+    cfg.model.dtype = "float32"
+    cfg.data.tokenizer = "bytes"
+    cfg.data.eval_fraction = 0.25
+    cfg.data.seq_len = 32
+    cfg.optim.peak_lr = 1e-2
+    cfg.optim.schedule.warmup_steps = 2
+    cfg.checkpoint.every_steps = 3
+    cfg.eval.every_steps = 3
+    return cfg
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "text").mkdir()
+    for i in range(24):
+        text = f"document {i}: " + "to be or not to be, " * (i + 3)
+        (folder / "text" / f"{i}.txt").write_text(text)
+    (folder / "config.py").write_text(CONFIG)
+    return folder
+
+
+def start(home, run, *more, text="text", num_processes=1) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "podium.train"),
+        f"--config={home / 'config.py'}",
+        f"--workdir={home / run}",
+        f"--config.data.text={home / text}",
+        *more,
+    ]
+    who = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={num_processes}"]
+    return [
+        subprocess.Popen(
+            [*command, *([*who, f"--process_id={i}"] if num_processes > 1 else [])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(num_processes)
+    ]
+
+
+def ends(running: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+    """(exit code, standard output, standard error) of each."""
+    try:
+        said = [process.communicate(timeout=400) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    return [(p.returncode, *s) for p, s in zip(running, said, strict=True)]
+
+
+def mesh(**sizes) -> list[str]:
+    return [f"--config.mesh.{axis}={size}" for axis, size in sizes.items()]
+
+
+MESHES = {
+    2: mesh(data=2, fsdp=2, tensor=2),
+    # Every row lies on two processes, and weights on all four.
+    4: mesh(data=1, fsdp=2, context=4, tensor=2),
+}
+
+
+@pytest.mark.parametrize("count", MESHES)
+def test_several_processes_train_as_one_does(home, count):
+    [(code, _, err)] = ends(start(home, f"one{count}", *MESHES[count]))
+    assert code == 0, err
+    told = ends(start(home, f"many{count}", *MESHES[count], num_processes=count))
+    assert [code for code, _, _ in told] == [0] * count, told
+    want, got = (read_metrics(home / f"{run}{count}") for run in ("one", "many"))
+    assert len(got) == len(want) == 8
+    for one, many in zip(want, got, strict=True):
+        name = "loss" if "loss" in one else "eval_loss"
+        assert many[name] == pytest.approx(one[name], rel=1e-5)
+    # The first one speaks.
+    assert "to be" in told[0][1]
+    assert all("step 6" not in out + err for _, out, err in told[1:])
+    saved = sorted(p.name for p in (home / f"many{count}" / "checkpoints").iterdir())
+    assert saved == ["3", "6"]
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(home):
+    running = start(
+        home, "stop", *MESHES[2], "--config.num_steps=5000", num_processes=2
+    )
+    rows = home / "stop" / "metrics.jsonl"
+    while not rows.exists() or len(rows.read_text().splitlines()) < 4:
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.1)
+    running[1].send_signal(signal.SIGTERM)
+    told = ends(running)
+    assert [code for code, _, _ in told] == [75, 75], told
+    [stop] = [e for e in read_events(home / "stop") if e["event"] == "stop"]
+    assert f"stopped at step {stop['step']} of 5000" in told[0][2]
+    assert (home / "stop" / "checkpoints" / str(stop["step"])).is_dir()
+    more = f"--config.num_steps={stop['step'] + 2}"
+    told = ends(start(home, "stop", *MESHES[2], more, num_processes=2))
+    assert [code for code, _, _ in told] == [0, 0], told
+    steps = [row["step"] for row in read_metrics(home / "stop") if "loss" in row]
+    assert steps == list(range(1, stop["step"] + 3))
+
+
+def test_what_the_first_process_refuses_all_refuse(home):
+    told = ends(start(home, "refused", *MESHES[2], text="none", num_processes=2))
+    for process, (code, _, err) in enumerate(told):
+        assert code == 2, err
+        last = err.strip().splitlines()[-1]
+        assert "matches no file" in last or "does not exist" in last
+        assert ("on process 0: " in last) == (process == 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("h:1", None, None), "--num_processes and --process_id missing"),
+        (("h:1", 2, 2), "--process_id=2 of --num_processes=2; expected 0 to 1"),
+        (("h:1", 0, 0), "expected 0 to 0"),
+        (("h", 2, 1), "--coordinator=h; expected HOST:PORT"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_named(given, says):
+    names = ("coordinator", "num_processes", "process_id")
+    with pytest.raises(ConfigError, match=says):
+        processes.join(argparse.Namespace(**dict(zip(names, given, strict=True))))
+
+
+def test_one_process_decides_for_itself_without_jax():
+    code = (
+        "import argparse, sys; from podium import processes; "
+        "none = dict(coordinator=None, num_processes=None, process_id=None); "
+        "ours = processes.join(argparse.Namespace(**none)); "
+        "assert ours.is_first and ours.decide(lambda: 3) == 3; "
+        "assert 'jax' not in sys.modules; print('alone')"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.strip() == "alone", out.stderr
