@@ -47,9 +47,9 @@ def test_splash_on_a_mesh_equals_the_reference(tensor, kv_heads):
         check(splash, case)
 
 
-@pytest.mark.parametrize("H", [64, 128, 256])
-def test_splash_lowers_for_tpus(H):
-    case = Case("packed", N=4, K=2, H=H, T=1024, window=300, cap=50.0)
+@pytest.mark.parametrize(("H", "U"), [(64, 64), (128, 128), (256, 256), (192, 128)])
+def test_splash_lowers_for_tpus(H, U):
+    case = Case("packed", N=4, K=2, H=H, U=U, T=1024, window=300, cap=50.0)
     q, k, v, ids = inputs(case, "bfloat16", batch=1)
 
     def loss(q, k, v):
