@@ -11,6 +11,9 @@ import dataclasses
 from podium.config_model import (
     AttentionConfig,
     AuxLossConfig,
+    BiasConfig,
+    DensePrefixConfig,
+    LatentAttentionConfig,
     LayerNormConfig,
     LearnedPositionConfig,
     Llama3Scaling,
@@ -19,6 +22,7 @@ from podium.config_model import (
     MoeConfig,
     RMSNormConfig,
     RopeConfig,
+    YarnScaling,
 )
 
 
@@ -212,6 +216,83 @@ def qwen_3_30b_a3b() -> ModelConfig:
     )
 
 
+def deepseek_v2_lite() -> ModelConfig:
+    """DeepSeek-V2-Lite (arXiv:2405.04434): 15,706,484,224 parameters, 2.4 B active."""
+    return ModelConfig(
+        vocab_size=102_400,
+        num_layers=27,
+        embed_dim=2048,
+        position=RopeConfig(theta=10_000.0, scaling=_deepseek_yarn(mscale=0.707)),
+        norm=RMSNormConfig(eps=1e-6),
+        attention=LatentAttentionConfig(
+            num_heads=16,
+            q_lora_rank=None,
+            kv_lora_rank=512,
+            qk_nope_head_dim=128,
+            qk_rope_head_dim=64,
+            v_head_dim=128,
+        ),
+        mlp=MoeConfig(
+            num_experts=64,
+            experts_per_token=6,
+            dim=1408,
+            num_shared_experts=2,
+            normalize=False,
+            balance=AuxLossConfig(weight=0.001),
+        ),
+        dense_prefix=DensePrefixConfig(num_layers=1, mlp=MlpConfig(dim=10_944)),
+        tie_embeddings=False,
+    )
+
+
+def deepseek_v3() -> ModelConfig:
+    """DeepSeek-V3 (arXiv:2412.19437): 671,026,419,200 parameters, 37 B of them active.
+
+    Without the multi-token prediction module that is released beside it.
+    """
+    return ModelConfig(
+        vocab_size=129_280,
+        num_layers=61,
+        embed_dim=7168,
+        position=RopeConfig(theta=10_000.0, scaling=_deepseek_yarn(mscale=1.0)),
+        norm=RMSNormConfig(eps=1e-6),
+        attention=LatentAttentionConfig(
+            num_heads=128,
+            q_lora_rank=1536,
+            kv_lora_rank=512,
+            qk_nope_head_dim=128,
+            qk_rope_head_dim=64,
+            v_head_dim=128,
+        ),
+        mlp=MoeConfig(
+            num_experts=256,
+            experts_per_token=8,
+            dim=2048,
+            num_shared_experts=1,
+            score="sigmoid",
+            normalize=True,
+            weight_scale=2.5,
+            num_groups=8,
+            groups_per_token=4,
+            balance=BiasConfig(update_rate=1e-3, loss_weight=1e-4),
+        ),
+        dense_prefix=DensePrefixConfig(num_layers=3, mlp=MlpConfig(dim=18_432)),
+        tie_embeddings=False,
+    )
+
+
+def _deepseek_yarn(*, mscale: float) -> YarnScaling:
+    """From the 4k tokens of pretraining to 160k, as both models were released."""
+    return YarnScaling(
+        factor=40.0,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        original_max_tokens=4096,
+        mscale=mscale,
+        mscale_all_dim=mscale,
+    )
+
+
 def gemma_2_2b() -> ModelConfig:
     """Gemma 2 2B (arXiv:2408.00118): 2,614,341,888 parameters."""
     return _gemma_2(
@@ -291,6 +372,8 @@ FAMILIES = {
         qwen_3_8b,
         mixtral_8x7b,
         qwen_3_30b_a3b,
+        deepseek_v2_lite,
+        deepseek_v3,
         gemma_2_2b,
         gemma_2_9b,
         gemma_3_1b,

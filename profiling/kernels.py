@@ -12,15 +12,16 @@ import re
 
 from profiling.hlo_text import Array, Computation, Instruction
 
-# Matmuls over the pairs: forward scores and values; dq needs scores, dp, dq; dkv needs
-# scores, dp, dk, dv; the fused backward pass all five at once.
+# Matmuls over the pairs, by keys and by values: forward scores | weighted values; dq
+# needs scores, dq | dp; dkv needs scores, dk | dp, dv; the fused backward pass all five.
+_FUSED = (3, 2)
 _SPLASH = (
-    (re.compile(r"splash_m[hq]a_fwd"), 2),
-    (re.compile(r"splash_m[hq]a_dq"), 3),
-    (re.compile(r"splash_m[hq]a_dkv"), 4),
-    (re.compile(r"flash_attention_bwd_dkv|flash_mha_bwd_dkv"), 4),
-    (re.compile(r"flash_attention_bwd_dq|flash_mha_bwd_dq"), 3),
-    (re.compile(r"flash_attention|flash_mha"), 2),
+    (re.compile(r"splash_m[hq]a_fwd"), (1, 1)),
+    (re.compile(r"splash_m[hq]a_dq"), (2, 1)),
+    (re.compile(r"splash_m[hq]a_dkv"), (2, 2)),
+    (re.compile(r"flash_attention_bwd_dkv|flash_mha_bwd_dkv"), (2, 2)),
+    (re.compile(r"flash_attention_bwd_dq|flash_mha_bwd_dq"), (2, 1)),
+    (re.compile(r"flash_attention|flash_mha"), (1, 1)),
 )
 _GROUPED = re.compile(r"\bt?gmm\b|gmm|ragged_dot")
 
@@ -37,7 +38,7 @@ def kernel_flops(i: Instruction, computation: Computation) -> float | None:
     for pattern, matmuls in _SPLASH:
         if pattern.search(name):
             if "dkv" in pattern.pattern and _is_fused(i):
-                matmuls = 5
+                matmuls = _FUSED
             return _attention(operands, matmuls)
     if _GROUPED.search(name):
         return _grouped(operands, i.arrays[0])
@@ -49,16 +50,17 @@ def _is_fused(i: Instruction) -> bool:
     return sum(a.dtype != "f32" or len(a.dims) > 3 for a in i.arrays) >= 3
 
 
-def _attention(operands: list[Array], matmuls: int) -> float | None:
+def _attention(operands: list[Array], matmuls: tuple[int, int]) -> float | None:
     wide = [a for a in operands if len(a.dims) >= 3 and a.dtype not in ("s32", "s8")]
-    if len(wide) < 2:
+    if len(wide) < 3:
         return None
-    query, key = wide[0], wide[1]
+    query, key, value = wide[:3]
     *_, T, H = query.dims
     S = key.dims[-2]
     heads = query.size // (T * H)
     pairs = T * (T + 1) / 2 if T == S else T * S
-    return matmuls * 2.0 * heads * pairs * H
+    channels = matmuls[0] * H + matmuls[1] * value.dims[-1]
+    return 2.0 * heads * pairs * channels
 
 
 def _grouped(operands: list[Array], out: Array) -> float | None:

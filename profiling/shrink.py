@@ -6,7 +6,12 @@ import dataclasses
 import math
 
 from podium.config import AdamWConfig, LossConfig, TrainConfig
-from podium.config_model import LearnedPositionConfig, MoeConfig
+from podium.config_model import (
+    AttentionConfig,
+    LatentAttentionConfig,
+    LearnedPositionConfig,
+    MoeConfig,
+)
 
 PARTS = 8  # every dimension divides by it, so that any axis of 8 devices can split it
 
@@ -14,24 +19,20 @@ PARTS = 8  # every dimension divides by it, so that any axis of 8 devices can sp
 def shrink(cfg: TrainConfig) -> TrainConfig:
     """Every kind of part, feature and rule of `cfg`, in float32, a few thousand parameters.
 
-    Two turns of the attention pattern and the part of one that is left over; grouped
-    queries stay grouped, windows stay windows, chunks of the loss stay several, an
-    uneven vocabulary stays uneven.
+    One turn of the attention pattern before the experts, two after, and the part of
+    one that is left over; grouped queries stay grouped, windows stay windows, chunks of
+    the loss stay several, an uneven vocabulary stays uneven.
     """
     model = cfg.model
     a = model.attention
     seq_len = 8 * PARTS
-    kv_heads = PARTS if a.num_kv_heads == a.num_heads else PARTS // 2
-    attention = dataclasses.replace(
-        a,
-        num_heads=PARTS,
-        num_kv_heads=kv_heads,
-        head_dim=8,
-        window_tokens=a.window_tokens and seq_len // 4,
-        query_scale=a.query_scale and 8**-0.5,
-        implementation="auto",
-    )
+    prefix, first = model.dense_prefix, 0
     turns, rest = divmod(model.num_layers, len(a.pattern))
+    if prefix is not None:
+        turns -= prefix.num_layers // len(a.pattern)
+        first = len(a.pattern)
+        prefix_mlp = dataclasses.replace(prefix.mlp, dim=16 * PARTS)
+        prefix = dataclasses.replace(prefix, num_layers=first, mlp=prefix_mlp)
     position = model.position
     if isinstance(position, LearnedPositionConfig):
         position = dataclasses.replace(position, max_tokens=seq_len)
@@ -56,11 +57,12 @@ def shrink(cfg: TrainConfig) -> TrainConfig:
         model=dataclasses.replace(
             model,
             vocab_size=96 if model.vocab_size % PARTS == 0 else 93,
-            num_layers=min(2, turns) * len(a.pattern) + rest,
+            num_layers=first + min(2, turns) * len(a.pattern) + rest,
             embed_dim=8 * PARTS,
             position=position,
-            attention=attention,
+            attention=_attention(a, seq_len),
             mlp=mlp,
+            dense_prefix=prefix,
             vocab_multiple=PARTS if model.vocab_multiple > 1 else 1,
             init_std=0.1,  # larger than in training: every term is felt
             dtype="float32",
@@ -75,4 +77,29 @@ def shrink(cfg: TrainConfig) -> TrainConfig:
             optimizer=optimizer,
             schedule=dataclasses.replace(cfg.optim.schedule, warmup_steps=1),
         ),
+    )
+
+
+def _attention(
+    a: AttentionConfig | LatentAttentionConfig, seq_len: int
+) -> AttentionConfig | LatentAttentionConfig:
+    if isinstance(a, LatentAttentionConfig):
+        return dataclasses.replace(
+            a,
+            num_heads=PARTS,
+            q_lora_rank=a.q_lora_rank and 3 * PARTS,
+            kv_lora_rank=2 * PARTS,
+            qk_nope_head_dim=8,
+            qk_rope_head_dim=4,
+            v_head_dim=6,
+            implementation="auto",
+        )
+    return dataclasses.replace(
+        a,
+        num_heads=PARTS,
+        num_kv_heads=PARTS if a.num_kv_heads == a.num_heads else PARTS // 2,
+        head_dim=8,
+        window_tokens=a.window_tokens and seq_len // 4,
+        query_scale=a.query_scale and 8**-0.5,
+        implementation="auto",
     )

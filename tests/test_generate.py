@@ -36,7 +36,10 @@ def argmax_of_full_forwards(cfg, params, prompt, num_tokens):
     return row[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("name", ["gpt2_124m", "gemma_3_1b", "qwen_2_0_5b"])
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2_124m", "gemma_3_1b", "qwen_2_0_5b", "deepseek_v2_lite", "deepseek_v3"],
+)
 def test_greedy_output_is_the_argmax_of_the_full_forward(name):
     cfg = tiny(name)
     params = random_params(cfg)

@@ -194,8 +194,8 @@ MeshAxes = tuple[Literal["data", "fsdp", "expert", "context", "tensor"], ...]
 class ShardingConfig:
     """Logical axis -> mesh axes that split it, major first; () leaves it whole.
 
-    Weights use embed, heads, kv_heads, head_dim, mlp, vocab, layers; activations use
-    batch, length and the act_ names.
+    Weights use embed, heads, kv_heads, head_dim, latent, mlp, vocab, layers, experts
+    and expert_embed; activations use batch, length and the act_ names.
     """
 
     batch: MeshAxes = setting(("data", "fsdp", "expert"), "rows of the global batch")
@@ -213,6 +213,10 @@ class ShardingConfig:
     heads: MeshAxes = setting(("tensor",), "query heads")
     kv_heads: MeshAxes = setting(("tensor",), "key and value heads")
     head_dim: MeshAxes = setting((), "channels of a head")
+    latent: MeshAxes = setting(
+        ("fsdp", "expert", "context"),
+        "what latent attention compresses to, in the weights that read it",
+    )
     mlp: MeshAxes = setting(("tensor",), "hidden width of the MLP")
     vocab: MeshAxes = setting(("tensor",), "rows of the embedding, logits")
     layers: MeshAxes = setting((), "stacked blocks")

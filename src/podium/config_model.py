@@ -10,6 +10,14 @@ from podium.errors import ConfigError
 
 Remat = Literal["none", "full", "dots", "qkv", "attention_out", "qkv_on_host"]
 Dtype = Literal["float32", "bfloat16"]
+AttentionName = Literal["auto", "xla", "cudnn", "splash"]
+ContextName = Literal["ring", "all_to_all"]
+
+_CONTEXT = (
+    "how devices share a row under mesh.context: keys go round, or heads change "
+    "places (needs num_heads to divide by context * tensor)"
+)
+_IMPLEMENTATION = "auto: the fastest that supports this model on this platform"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,12 +49,46 @@ class Llama3Scaling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class YarnScaling:
+    """YaRN (arXiv:2309.00071): slow pairs divided, fast ones kept, scores sharpened.
+
+    Names and meaning of the last two as in DeepSeek's config.json; at their defaults
+    the paper's own temperature, eq. 22, which the rotation carries.
+    """
+
+    kind: Literal["yarn"] = "yarn"
+    factor: float = setting(40.0, "slow pairs are divided by this", low=1.0)
+    beta_fast: float = setting(32.0, "from this many turns: left alone", low=0.01)
+    beta_slow: float = setting(1.0, "up to this many turns: divided fully", low=0.01)
+    original_max_tokens: int = setting(
+        4096, "context length of pretraining", unit="tokens", low=1
+    )
+    mscale: float = setting(
+        1.0,
+        "the rotated channels of q and k grow by 0.1 mscale ln(factor) + 1",
+        low=0.0,
+    )
+    mscale_all_dim: float = setting(
+        0.0,
+        "of that, what latent attention's scores take instead, all channels, squared",
+        low=0.0,
+    )
+
+    def __post_init__(self):
+        if self.beta_fast <= self.beta_slow:
+            raise ConfigError(
+                f"model.position.scaling: beta_fast ({self.beta_fast}) must be above "
+                f"beta_slow ({self.beta_slow})"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeConfig:
     """Rotary positions (arXiv:2104.09864), halves layout as in Hugging Face Llama."""
 
     kind: Literal["rope"] = "rope"
     theta: float = setting(10_000.0, "base of the wavelengths", low=1.0)
-    scaling: LinearScaling | Llama3Scaling | None = setting(
+    scaling: LinearScaling | Llama3Scaling | YarnScaling | None = setting(
         None, "context extension; local layers are never scaled"
     )
     local_theta: float | None = setting(
@@ -84,6 +126,7 @@ class LayerNormConfig:
 class AttentionConfig:
     """Grouped-query attention (arXiv:2305.13245)."""
 
+    kind: Literal["grouped"] = "grouped"
     num_heads: int = setting(6, "query heads", low=1)
     num_kv_heads: int = setting(6, "key and value heads; divides num_heads", low=1)
     head_dim: int = setting(64, "channels per head; even under RoPE", low=1)
@@ -104,14 +147,18 @@ class AttentionConfig:
     window_tokens: int | None = setting(
         None, "tokens a local layer sees, itself included", unit="tokens", low=1
     )
-    context: Literal["ring", "all_to_all"] = setting(
-        "ring",
-        "how devices share a row under mesh.context: keys go round, or heads change "
-        "places (needs num_heads to divide by context * tensor)",
-    )
-    implementation: Literal["auto", "xla", "cudnn", "splash"] = setting(
-        "auto", "auto: the fastest that supports this model on this platform"
-    )
+    context: ContextName = setting("ring", _CONTEXT)
+    implementation: AttentionName = setting("auto", _IMPLEMENTATION)
+
+    @property
+    def rope_dim(self) -> int:
+        """Channels of a head that RoPE turns."""
+        return self.head_dim
+
+    @property
+    def cached_dims(self) -> tuple[tuple[int, ...], ...]:
+        """What a token leaves in the cache of a layer: its keys and its values."""
+        return ((self.num_kv_heads, self.head_dim),) * 2
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
@@ -125,6 +172,62 @@ class AttentionConfig:
             raise ConfigError(
                 f"model.attention.window_tokens is {self.window_tokens} but pattern is "
                 f"{self.pattern}: local layers need a window, global ones take none"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentAttentionConfig:
+    """Multi-head latent attention, MLA (arXiv:2405.04434, section 2.1).
+
+    Sizes are named as in DeepSeek's config.json. Every layer is global.
+    """
+
+    kind: Literal["latent"] = "latent"
+    num_heads: int = setting(6, "heads, of queries, keys and values alike", low=1)
+    q_lora_rank: int | None = setting(
+        None, "channels that a token's queries are compressed to; None: not", low=1
+    )
+    kv_lora_rank: int = setting(
+        128, "channels that a token's keys and values are compressed to", low=1
+    )
+    qk_nope_head_dim: int = setting(64, "a query's channels without RoPE", low=1)
+    qk_rope_head_dim: int = setting(
+        32, "a query's channels under RoPE, which read one key for all heads", low=2
+    )
+    v_head_dim: int = setting(64, "channels of a value", low=1)
+    norm: RMSNormConfig = setting(RMSNormConfig(), "norm over each compressed vector")
+    context: ContextName = setting("ring", _CONTEXT)
+    implementation: AttentionName = setting("auto", _IMPLEMENTATION)
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a query and key, with and without RoPE."""
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def rope_dim(self) -> int:
+        """Channels of a head that RoPE turns."""
+        return self.qk_rope_head_dim
+
+    @property
+    def cached_dims(self) -> tuple[tuple[int, ...], ...]:
+        """What a token leaves in the cache of a layer: the compressed vector of its
+        keys and values, and the key under RoPE."""
+        return ((self.kv_lora_rank + self.qk_rope_head_dim,),)
+
+    @property
+    def pattern(self) -> tuple[Literal["global", "local"], ...]:
+        """As of grouped attention, where it repeats over the layers."""
+        return ("global",)
+
+    @property
+    def window_tokens(self) -> None:
+        """As of grouped attention: there are no local layers."""
+
+    def __post_init__(self):
+        if self.qk_rope_head_dim % 2:
+            raise ConfigError(
+                f"model.attention.qk_rope_head_dim ({self.qk_rope_head_dim}) must be even"
             )
 
 
@@ -169,6 +272,9 @@ class BiasConfig:
 
     kind: Literal["bias"] = "bias"
     update_rate: float = setting(1e-3, "change of the bias per step", low=0.0)
+    loss_weight: float = setting(
+        0.0, "of a loss beside, as aux_loss adds it (DeepSeek-V3: 1e-4)", low=0.0
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,8 +323,16 @@ class MoeConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DensePrefixConfig:
+    """First layers with an MLP of their own, before the experts (DeepSeek)."""
+
+    num_layers: int = setting(1, "how many; the model's num_layers counts them", low=1)
+    mlp: MlpConfig = setting(MlpConfig(), "their MLP part")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A dense decoder-only transformer, put together from the parts above."""
+    """A decoder-only transformer, put together from the parts above."""
 
     vocab_size: int = setting(8192, "different tokens", unit="tokens", low=1)
     vocab_multiple: int = setting(
@@ -233,8 +347,13 @@ class ModelConfig:
     norm_placement: Literal["pre", "pre_and_post"] = setting(
         "pre", "pre_and_post also normalises each branch's output (Gemma 2, 3)"
     )
-    attention: AttentionConfig = setting(AttentionConfig(), "the attention part")
+    attention: AttentionConfig | LatentAttentionConfig = setting(
+        AttentionConfig(), "the attention part"
+    )
     mlp: MlpConfig | MoeConfig = setting(MlpConfig(), "the MLP part")
+    dense_prefix: DensePrefixConfig | None = setting(
+        None, "first layers with another MLP part"
+    )
     tie_embeddings: bool = setting(True, "the output head is the embedding transposed")
     embed_scale: Literal["none", "sqrt_dim"] = setting(
         "none", "sqrt_dim: embeddings times sqrt(embed_dim) (Gemma)"
@@ -258,8 +377,31 @@ class ModelConfig:
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
     def __post_init__(self):
-        if isinstance(self.position, RopeConfig) and self.attention.head_dim % 2:
+        is_rope, is_latent = (
+            isinstance(self.position, RopeConfig),
+            isinstance(self.attention, LatentAttentionConfig),
+        )
+        if is_rope and self.attention.rope_dim % 2:
             raise ConfigError(
                 f"model.attention.head_dim ({self.attention.head_dim}) must be even "
                 "under RoPE"
+            )
+        if is_latent and not is_rope:
+            raise ConfigError(
+                "model.attention.kind='latent' has channels for RoPE; it needs "
+                f"model.position.kind='rope', not {self.position.kind!r}"
+            )
+        if self.dense_prefix is not None:
+            self._check_prefix(self.dense_prefix.num_layers, self.attention.pattern)
+
+    def _check_prefix(self, num_layers: int, pattern: tuple[str, ...]) -> None:
+        if num_layers >= self.num_layers:
+            raise ConfigError(
+                f"model.dense_prefix.num_layers ({num_layers}) must be below "
+                f"model.num_layers ({self.num_layers}), which counts them"
+            )
+        if num_layers % len(pattern):
+            raise ConfigError(
+                f"model.dense_prefix.num_layers ({num_layers}) must be a multiple of the "
+                f"{len(pattern)} layers of model.attention.pattern"
             )

@@ -94,6 +94,8 @@ def make_model(name):
         }
         del cfg["num_local_experts"]
         return hf.Qwen3MoeForCausalLM(hf.Qwen3MoeConfig(**cfg))
+    if name.startswith("deepseek"):
+        return make_deepseek(name)
     cfg = common(name, theta=1e4, eps=1e-6, tie=True)
     cfg |= {
         "sliding_window": w.WINDOW,
@@ -112,13 +114,60 @@ def make_model(name):
     return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**cfg))
 
 
+def make_deepseek(name):
+    is_v3, mscale = name == "deepseek_v3", 1.0 if name == "deepseek_v3" else 0.707
+    cfg = common(name, theta=1e4, eps=1e-6, tie=False)
+    del cfg["head_dim"]
+    cfg |= {
+        "num_key_value_heads": w.N,
+        "q_lora_rank": w.Q_RANK if is_v3 else None,
+        "kv_lora_rank": w.KV_RANK,
+        "qk_nope_head_dim": w.NOPE_H,
+        "qk_rope_head_dim": w.ROPE_H,
+        "v_head_dim": w.V_H,
+        "intermediate_size": w.PREFIX_F,
+        "moe_intermediate_size": w.F,
+        "first_k_dense_replace": 1,
+        "n_shared_experts": 1 if is_v3 else 2,
+        "n_routed_experts": w.DEEPSEEK["experts"] if is_v3 else w.NUM_EXPERTS,
+        "num_experts_per_tok": (
+            w.DEEPSEEK["per_token"] if is_v3 else w.EXPERTS_PER_TOKEN
+        ),
+        "norm_topk_prob": is_v3,
+        "routed_scaling_factor": 2.5 if is_v3 else 1.0,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 40.0,
+            "beta_fast": 32,
+            "beta_slow": 1,
+            "mscale": mscale,
+            "mscale_all_dim": mscale,
+            "original_max_position_embeddings": w.ORIGINAL_TOKENS,
+        },
+    }
+    if not is_v3:
+        return hf.DeepseekV2ForCausalLM(hf.DeepseekV2Config(**cfg))
+    cfg |= {
+        "n_group": w.DEEPSEEK["groups"],
+        "topk_group": w.DEEPSEEK["groups_per_token"],
+        "num_mtp_layers": 0,
+    }
+    return hf.DeepseekV3ForCausalLM(hf.DeepseekV3Config(**cfg))
+
+
 def logits(name):
     model = make_model(name).to(torch.float32).eval()
     model.set_attn_implementation("eager")
     with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            value = w.weight(name, key, tuple(parameter.shape))
-            parameter.copy_(torch.from_numpy(value))
+        biases = [
+            (key, buffer)
+            for key, buffer in model.named_buffers()
+            if key.endswith("e_score_correction_bias")
+        ]
+        for key, tensor in [*model.named_parameters(), *biases]:
+            value = w.weight(name, key, tuple(tensor.shape))
+            tensor.copy_(torch.from_numpy(value))
         return model(torch.from_numpy(w.TOKENS)).logits[0].numpy()
 
 

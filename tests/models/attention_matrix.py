@@ -23,6 +23,7 @@ class Case:
     N: int = 2
     K: int = 2
     H: int = 16
+    U: int | None = None  # channels of a value, where not H
     window: int | None = None
     cap: float | None = None
     packed: bool = True
@@ -37,6 +38,8 @@ CASES = (
     Case("window_of_one", window=1),
     Case("soft_cap", cap=1.5),
     Case("odd_length", T=75),
+    Case("narrow_values", H=24, U=16, N=4, K=2),
+    Case("wide_values", H=16, U=40, window=20),
     Case("two_blocks", T=256, window=100, N=4, K=2, cap=2.0),
 )
 
@@ -45,7 +48,8 @@ def inputs(case, dtype="float32", batch=2):
     rng = np.random.default_rng(0)
     B, T, N, K, H = batch, case.T, case.N, case.K, case.H
     q = rng.standard_normal((B, T, N, H)) * H**-0.5 * 2
-    k, v = rng.standard_normal((2, B, T, K, H))
+    k = rng.standard_normal((B, T, K, H))
+    v = rng.standard_normal((B, T, K, case.U or H))
     ids = None
     if case.packed:
         ids = np.zeros((B, T), np.int32)  # the end is padding
@@ -60,7 +64,7 @@ def reference(q_BTNH, k_BTKH, v_BTKH, ids_BT, *, window, cap):
     """NumPy float64, one query at a time."""
     q, k, v = (np.asarray(x, np.float64) for x in (q_BTNH, k_BTKH, v_BTKH))
     B, T, N, _ = q.shape
-    out = np.zeros_like(q)
+    out = np.zeros((B, T, N, v.shape[-1]))
     group = N // k.shape[2]
     for b in range(B):
         for t in range(T):
@@ -102,7 +106,8 @@ def reference_gradients(q, k, v, ids, cotangent, *, window, cap):
 def check(attention, case, *, dtype="float32", tolerance=2e-5, **kwargs):
     """Output and gradients of `attention` against the references."""
     q, k, v, ids = inputs(case, dtype)
-    cotangent = jnp.asarray(np.random.default_rng(1).standard_normal(q.shape), q.dtype)
+    shape = (*q.shape[:3], v.shape[-1])
+    cotangent = jnp.asarray(np.random.default_rng(1).standard_normal(shape), q.dtype)
     features = {"window": case.window, "cap": case.cap}
 
     @jax.jit
@@ -142,6 +147,7 @@ def main():
                     platform=current_platform(),
                     dtype=dtype,
                     head_dim=case.H,
+                    value_dim=case.U or case.H,
                     num_tokens=case.T,
                     has_segments=case.packed,
                     has_window=case.window is not None,

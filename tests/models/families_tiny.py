@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.families import FAMILIES
-from podium.config_model import Llama3Scaling, ModelConfig, MoeConfig, RopeConfig
+from podium.config_model import (
+    DensePrefixConfig,
+    LatentAttentionConfig,
+    Llama3Scaling,
+    ModelConfig,
+    MoeConfig,
+    RopeConfig,
+    YarnScaling,
+)
 from podium.models.bind import Params, abstract
 
 HEAD_DIM = 16
@@ -20,23 +28,41 @@ def tiny(name: str, **changes) -> ModelConfig:
     """The family with its parts as published, and small dimensions, in float32."""
     cfg = FAMILIES[name]()
     a = cfg.attention
-    kv = 4 if a.num_kv_heads == a.num_heads else min(a.num_kv_heads, 2)
-    attention = dataclasses.replace(
-        a,
-        num_heads=4,
-        num_kv_heads=kv,
-        head_dim=HEAD_DIM,
-        window_tokens=5 if a.window_tokens else None,
-        query_scale=0.3 if a.query_scale else None,
-        soft_cap=2.0 if a.soft_cap else None,
-    )
+    if isinstance(a, LatentAttentionConfig):
+        attention = dataclasses.replace(
+            a,
+            num_heads=4,
+            q_lora_rank=a.q_lora_rank and 20,
+            kv_lora_rank=12,
+            qk_nope_head_dim=10,
+            qk_rope_head_dim=8,
+            v_head_dim=6,
+        )
+    else:
+        attention = dataclasses.replace(
+            a,
+            num_heads=4,
+            num_kv_heads=4 if a.num_kv_heads == a.num_heads else min(a.num_kv_heads, 2),
+            head_dim=HEAD_DIM,
+            window_tokens=5 if a.window_tokens else None,
+            query_scale=0.3 if a.query_scale else None,
+            soft_cap=2.0 if a.soft_cap else None,
+        )
     position = cfg.position
-    if isinstance(position, RopeConfig) and isinstance(position.scaling, Llama3Scaling):
+    scaled = (Llama3Scaling, YarnScaling)
+    if isinstance(position, RopeConfig) and isinstance(position.scaling, scaled):
         scaling = dataclasses.replace(position.scaling, original_max_tokens=64)
         position = dataclasses.replace(position, scaling=scaling)
     mlp = dataclasses.replace(cfg.mlp, dim=40)
     if isinstance(mlp, MoeConfig):
-        mlp = dataclasses.replace(mlp, num_experts=4, experts_per_token=2)
+        few = {"num_experts": 4, "experts_per_token": 2}
+        if mlp.num_groups > 1:  # room for a choice of groups and inside them
+            few = {"num_experts": 12, "experts_per_token": 3}
+            few |= {"num_groups": 4, "groups_per_token": 2}
+        mlp = dataclasses.replace(mlp, **few)
+    prefix = cfg.dense_prefix and DensePrefixConfig(
+        num_layers=1, mlp=dataclasses.replace(cfg.dense_prefix.mlp, dim=48)
+    )
     small = dataclasses.replace(
         cfg,
         vocab_size=61,
@@ -45,6 +71,7 @@ def tiny(name: str, **changes) -> ModelConfig:
         position=position,
         attention=attention,
         mlp=mlp,
+        dense_prefix=prefix,
         final_soft_cap=3.0 if cfg.final_soft_cap else None,
         dtype="float32",
     )

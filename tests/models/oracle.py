@@ -27,7 +27,9 @@ def layers_of(params, pattern_length, num_layers):
         return tree[i]
 
     out = []
-    whole = num_layers // pattern_length
+    if "prefix" in params:  # one layer in the tiny models
+        out.append(slice_(params["prefix"]["block_0"], 0))
+    whole = (num_layers - len(out)) // pattern_length
     for repeat in range(whole):
         for i in range(pattern_length):
             out.append(slice_(params["stack"][f"block_{i}"], repeat))
@@ -80,11 +82,26 @@ def llama3_frequencies(theta, head_dim, factor, low, high, old_context):
     return np.array(out)
 
 
+def yarn_frequencies(theta, head_dim, factor, fast, slow, old_context):
+    """Pair i is left alone below `first`, divided by `factor` from `last` on."""
+
+    def index(turns):  # of the pair that turns so often in the old context
+        wavelength = old_context / turns
+        return head_dim / 2 * math.log(wavelength / (2 * math.pi), theta)
+
+    first, last = max(0, math.floor(index(fast))), math.ceil(index(slow))
+    out = []
+    for i, freq in enumerate(plain_frequencies(theta, head_dim)):
+        slowed = min(1.0, max(0.0, (i - first) / (last - first)))
+        out.append((1 - slowed) * freq + slowed * freq / factor)
+    return np.array(out)
+
+
 def attend(q, k, v, segments, *, scale, window=None, cap=None):
-    """q [T, N, H], k and v [T, K, H] -> [T, N, H]; one query and head at a time."""
+    """q [T, N, H], k [T, K, H], v [T, K, U] -> [T, N, U]; one query and head at a time."""
     T, N, _ = q.shape
     group = N // k.shape[1]
-    out = np.zeros_like(q)
+    out = np.zeros((T, N, v.shape[-1]))
     for t in range(T):
         first = 0 if window is None else max(0, t - window + 1)
         seen = [s for s in range(first, t + 1) if segments[s] == segments[t]]
@@ -154,7 +171,7 @@ def llama(
         if "router" in m:
             x = x + np.stack([two_experts(token, m) for token in h])
         else:
-            x = x + (silu(h @ m["gate"]) * (h @ m["up"])) @ m["down"]
+            x = x + gated(h, m["gate"], m["up"], m["down"])
     x = rms_norm(x, params["final_norm"]["scale"], eps)
     return x @ (params["head"] if "head" in params else params["embed"]["table"].T)
 
@@ -166,9 +183,79 @@ def two_experts(h, m):
     weights = np.exp(logits[best] - logits[best].max())
     weights /= weights.sum()
     return sum(
-        w * ((silu(h @ m["gate"][e]) * (h @ m["up"][e])) @ m["down"][e])
+        w * gated(h, m["gate"][e], m["up"][e], m["down"][e])
         for e, w in zip(best, weights, strict=True)
     )
+
+
+def deepseek(
+    params, tokens, positions, segments, *, num_layers, inv_freq, mscale, choose
+):
+    """DeepSeek-V2 and V3; `choose(scores' logits, router) -> [(expert, weight)]`."""
+    params, eps = to_float64(params), 1e-6
+    x = params["embed"]["table"][tokens]
+    for p in layers_of(params, 1, num_layers):
+        a = p["attention"]
+        h = rms_norm(x, p["attention_norm"]["scale"], eps)
+        x = x + merge(
+            latent_attention(h, a, positions, segments, inv_freq, mscale), a["out"]
+        )
+        h = rms_norm(x, p["mlp_norm"]["scale"], eps)
+        m = p["mlp"]
+        if "router" not in m:
+            x = x + gated(h, m["gate"], m["up"], m["down"])
+            continue
+        out = gated(h, *(m["shared"][name] for name in ("gate", "up", "down")))
+        for t, token in enumerate(h):
+            for e, w in choose(token @ m["router"]["kernel"], m["router"]):
+                out[t] += w * gated(token, m["gate"][e], m["up"][e], m["down"][e])
+        x = x + out
+    x = rms_norm(x, params["final_norm"]["scale"], eps)
+    return x @ params["head"]
+
+
+def gated(x, gate, up, down):
+    return (silu(x @ gate) * (x @ up)) @ down
+
+
+def latent_attention(h, a, positions, segments, inv_freq, mscale):
+    """Keys and values of every head written out, [T, N, U]. The scores of latent
+    attention grow by (0.1 mscale ln 40 + 1) ** 2."""
+    rope_dim, rank = 2 * len(inv_freq), a["kv_norm"]["scale"].shape[0]
+    q_in = h
+    if "query_down" in a:
+        q_in = rms_norm(h @ a["query_down"], a["query_norm"]["scale"], 1e-6)
+    q = project(q_in, a["query"])
+    compressed = h @ a["kv_down"]
+    c = rms_norm(compressed[:, :rank], a["kv_norm"]["scale"], 1e-6)
+    k_rope = rope_one_head(compressed[:, rank:], positions, inv_freq)
+    k_nope, v = project(c, a["key"]), project(c, a["value"])
+    T, N, nope = k_nope.shape
+    k = np.zeros((T, N, nope + rope_dim))
+    for n in range(N):
+        q[:, n, nope:] = rope_one_head(q[:, n, nope:], positions, inv_freq)
+        k[:, n] = np.concatenate([k_nope[:, n], k_rope], axis=1)
+    scale = (0.1 * mscale * math.log(40) + 1) ** 2 / math.sqrt(nope + rope_dim)
+    return attend(q, k, v, segments, scale=scale)
+
+
+def choose_v2(logits, router):
+    """The best two, weighted by their share of the softmax over all."""
+    scores = np.exp(logits - logits.max())
+    scores /= scores.sum()
+    return [(e, scores[e]) for e in np.argsort(-scores)[:2]]
+
+
+def choose_v3(logits, router):
+    """The best three in the two of four groups whose best two are best, by biased
+    sigmoids; their weights sum to 2.5."""
+    scores = 1 / (1 + np.exp(-logits))
+    ranked = scores + router["choice_bias"]
+    worth = [sum(sorted(ranked[3 * g : 3 * g + 3])[1:]) for g in range(4)]
+    groups = np.argsort(worth)[2:]
+    allowed = [e for e in range(12) if e // 3 in groups]
+    best = sorted(allowed, key=lambda e: -ranked[e])[:3]
+    return [(e, 2.5 * scores[e] / sum(scores[best])) for e in best]
 
 
 def gemma(

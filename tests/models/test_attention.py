@@ -11,7 +11,12 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from podium.config import MeshConfig, ShardingConfig
-from podium.models import attention_cudnn, attention_splash, attention_xla
+from podium.models import (
+    attention_cudnn,
+    attention_dispatch,
+    attention_splash,
+    attention_xla,
+)
 from podium.sharding.constrain import use_rules
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
@@ -47,9 +52,20 @@ def test_splash_on_a_mesh_equals_the_reference(tensor, kv_heads):
         check(splash, case)
 
 
-@pytest.mark.parametrize("H", [64, 128, 256])
-def test_splash_lowers_for_tpus(H):
-    case = Case("packed", N=4, K=2, H=H, T=1024, window=300, cap=50.0)
+@pytest.mark.parametrize(("context", "tensor"), [(4, 2), (2, 1)])
+def test_heads_that_change_places_equal_the_reference(context, tensor):
+    mesh = make_mesh(
+        MeshConfig(data=1, fsdp=1, context=context, tensor=tensor),
+        jax.devices()[: context * tensor],
+    )
+    attention = functools.partial(attention_dispatch.attend, context="all_to_all")
+    with use_rules(ShardingRules(ShardingConfig(), mesh)):
+        check(attention, Case("narrow_values", N=8, K=8, H=24, U=16))
+
+
+@pytest.mark.parametrize(("H", "U"), [(64, 64), (128, 128), (256, 256), (192, 128)])
+def test_splash_lowers_for_tpus(H, U):
+    case = Case("packed", N=4, K=2, H=H, U=U, T=1024, window=300, cap=50.0)
     q, k, v, ids = inputs(case, "bfloat16", batch=1)
 
     def loss(q, k, v):

@@ -10,7 +10,9 @@ import pytest
 from podium.errors import ConfigError
 from podium.models.attention_dispatch import IMPLEMENTATIONS, Call, choose
 
-TPU = Call(platform="tpu", dtype="bfloat16", head_dim=128, num_tokens=2048)
+TPU = Call(
+    platform="tpu", dtype="bfloat16", head_dim=128, value_dim=128, num_tokens=2048
+)
 GPU = dataclasses.replace(TPU, platform="gpu")
 CPU = dataclasses.replace(TPU, platform="cpu")
 EVERYTHING = {"has_segments": True, "has_window": True, "has_soft_cap": True}
@@ -32,6 +34,10 @@ def test_auto_takes_the_fastest_of_each_platform():
     [
         (dataclasses.replace(GPU, has_soft_cap=True), "a score soft-cap"),
         (dataclasses.replace(GPU, dtype="float32"), "dtype float32"),
+        (
+            dataclasses.replace(GPU, value_dim=64),
+            "values of 64 channels under keys of 128",
+        ),
         (dataclasses.replace(GPU, head_dim=256), "head_dim 256 (at most 128)"),
         (dataclasses.replace(GPU, head_dim=100), "head_dim 100 (not a multiple of 8)"),
         (
@@ -79,6 +85,7 @@ def test_xla_does_everything_everywhere():
                 platform=platform,
                 dtype=dtype,
                 head_dim=17,
+                value_dim=19,
                 num_tokens=33,
                 is_decode=True,
                 **EVERYTHING,

@@ -13,7 +13,7 @@ from podium.sharding.constrain import use_rules
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
 
-T, N, K, H = 48, 4, 2, 8
+T, N, K, H, U = 48, 4, 2, 8, 6  # values are narrower, as in latent attention
 
 
 def rules(context: int, tensor: int = 1) -> ShardingRules:
@@ -25,8 +25,8 @@ def rules(context: int, tensor: int = 1) -> ShardingRules:
 def inputs():
     rng = np.random.default_rng(0)
     q, k, v, dout = (
-        jnp.asarray(rng.standard_normal((2, T, heads, H)), jnp.float32)
-        for heads in (N, K, K, N)
+        jnp.asarray(rng.standard_normal((2, T, *head)), jnp.float32)
+        for head in ((N, H), (K, H), (K, U), (N, U))
     )
     ids = jnp.asarray(np.sort(rng.integers(0, 4, (2, T))), jnp.int32)
     return q, k, v, ids, dout

@@ -24,6 +24,7 @@ GEMMA_2 = {
     "cap": 2.0,
     "final_cap": 3.0,
 }
+YARN = oracle.yarn_frequencies(1e4, 8, 40.0, 32, 1, 64)
 ORACLES = {
     "gpt2_124m": (oracle.gpt2, {}),
     "llama_2_7b": (oracle.llama, {"inv_freq": PLAIN[1e4], "eps": 1e-5}),
@@ -36,6 +37,14 @@ ORACLES = {
     "qwen_3_8b": (oracle.llama, {"inv_freq": PLAIN[1e6], "eps": 1e-6}),
     "mixtral_8x7b": (oracle.llama, {"inv_freq": PLAIN[1e6], "eps": 1e-5}),
     "qwen_3_30b_a3b": (oracle.llama, {"inv_freq": PLAIN[1e6], "eps": 1e-6}),
+    "deepseek_v2_lite": (
+        oracle.deepseek,
+        {"inv_freq": YARN, "mscale": 0.707, "choose": oracle.choose_v2},
+    ),
+    "deepseek_v3": (
+        oracle.deepseek,
+        {"inv_freq": YARN, "mscale": 1.0, "choose": oracle.choose_v3},
+    ),
     "gemma_2_2b": (oracle.gemma, GEMMA_2),
     "gemma_2_9b": (oracle.gemma, GEMMA_2),
     "gemma_3_1b": (
@@ -61,6 +70,8 @@ PUBLISHED_PARAMS = {
     "qwen_3_8b": 8_190_735_360,
     "mixtral_8x7b": 46_702_792_704,
     "qwen_3_30b_a3b": 30_532_122_624,
+    "deepseek_v2_lite": 15_706_484_224,
+    "deepseek_v3": 671_026_419_200,
     "gemma_2_2b": 2_614_341_888,
     "gemma_2_9b": 9_241_705_984,
     "gemma_3_1b": 999_885_952,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config_model import MoeConfig
+from podium.config_model import LatentAttentionConfig, MoeConfig
 from podium.models.bind import abstract, bind
 from podium.models.transformer import layer_stacks
 from tests.golden import hf_weights as w
@@ -26,6 +26,8 @@ GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "family_logits.json"
 
 def tiny_like_golden(name):
     cfg = tiny(name)
+    if isinstance(cfg.attention, LatentAttentionConfig):
+        return cfg
     attention = dataclasses.replace(
         cfg.attention,
         head_dim=w.GPT2_H if name == "gpt2_124m" else w.H,
@@ -40,7 +42,8 @@ def tiny_like_golden(name):
 def from_hugging_face(name, cfg):
     """Our nested dict, from tensors in Hugging Face's names and layouts."""
     a, D, F = cfg.attention, cfg.embed_dim, cfg.mlp.dim
-    N, K, H = a.num_heads, a.num_kv_heads, a.head_dim
+    N, H = a.num_heads, a.head_dim
+    K = getattr(a, "num_kv_heads", N)
 
     def get(key, *shape):
         return w.weight(name, key, shape)
@@ -82,13 +85,61 @@ def from_hugging_face(name, cfg):
             },
         }
 
-    def mixture(at):
-        E = w.NUM_EXPERTS
+    def mixture(at, E):
         gate_up_E2FD = get(f"{at}mlp.experts.gate_up_proj", E, 2 * F, D)
         gate, up = np.split(gate_up_E2FD.swapaxes(1, 2), 2, axis=2)
         down = get(f"{at}mlp.experts.down_proj", E, D, F).swapaxes(1, 2)
         router = {"kernel": get(f"{at}mlp.gate.weight", E, D).T}
         return {"router": router, "gate": gate, "up": up, "down": down}
+
+    def dense(at, F):
+        return {
+            "gate": get(f"{at}.gate_proj.weight", F, D).T,
+            "up": get(f"{at}.up_proj.weight", F, D).T,
+            "down": get(f"{at}.down_proj.weight", D, F).T,
+        }
+
+    def deepseek_block(i):
+        at = f"model.layers.{i}."
+        C, R = w.KV_RANK, w.ROPE_H
+        halves = np.r_[: w.NOPE_H, w.NOPE_H + np.r_[0:R:2, 1:R:2]]
+
+        def norm(key, dim=D):
+            return {"scale": get(f"{at}{key}.weight", dim)}
+
+        kv_down = get(f"{at}self_attn.kv_a_proj_with_mqa.weight", C + R, D).T
+        up = get(f"{at}self_attn.kv_b_proj.weight", N * (w.NOPE_H + w.V_H), C)
+        up = up.T.reshape(C, N, w.NOPE_H + w.V_H)
+        out = get(f"{at}self_attn.o_proj.weight", D, N * w.V_H)
+        attention = {
+            "kv_down": kv_down[:, np.r_[:C, C + np.r_[0:R:2, 1:R:2]]],
+            "kv_norm": norm("self_attn.kv_a_layernorm", C),
+            "key": up[..., : w.NOPE_H],
+            "value": up[..., w.NOPE_H :],
+            "out": out.T.reshape(N, w.V_H, D),
+        }
+        if a.q_lora_rank is None:
+            query = heads_in(f"{at}self_attn.q_proj.weight", N)
+        else:
+            Q = w.Q_RANK
+            query = get(f"{at}self_attn.q_b_proj.weight", N * H, Q).T.reshape(Q, N, H)
+            attention["query_down"] = get(f"{at}self_attn.q_a_proj.weight", Q, D).T
+            attention["query_norm"] = norm("self_attn.q_a_layernorm", Q)
+        attention["query"] = query[..., halves]
+        mlp = dense(f"{at}mlp", w.PREFIX_F)
+        if i > 0:
+            mlp = mixture(at, cfg.mlp.num_experts)
+            shared = F * cfg.mlp.num_shared_experts
+            mlp["shared"] = dense(f"{at}mlp.shared_experts", shared)
+            if name == "deepseek_v3":
+                E, key = cfg.mlp.num_experts, f"{at}mlp.gate.e_score_correction_bias"
+                mlp["router"]["choice_bias"] = get(key, E)
+        return {
+            "attention_norm": norm("input_layernorm"),
+            "attention": attention,
+            "mlp_norm": norm("post_attention_layernorm"),
+            "mlp": mlp,
+        }
 
     def llama_block(i):
         at = f"model.layers.{i}."
@@ -117,13 +168,9 @@ def from_hugging_face(name, cfg):
         block = {
             "attention_norm": norm("input_layernorm"),
             "attention": attention,
-            "mlp": mixture(at)
+            "mlp": mixture(at, w.NUM_EXPERTS)
             if isinstance(cfg.mlp, MoeConfig)
-            else {
-                "gate": get(f"{at}mlp.gate_proj.weight", F, D).T,
-                "up": get(f"{at}mlp.up_proj.weight", F, D).T,
-                "down": get(f"{at}mlp.down_proj.weight", D, F).T,
-            },
+            else dense(f"{at}mlp", F),
         }
         if cfg.norm_placement == "pre_and_post":
             block["attention_post_norm"] = norm("post_attention_layernorm")
@@ -146,7 +193,8 @@ def from_hugging_face(name, cfg):
             },
         }
     else:
-        make_block = llama_block
+        is_latent = isinstance(a, LatentAttentionConfig)
+        make_block = deepseek_block if is_latent else llama_block
         params = {
             "embed": {"table": get("model.embed_tokens.weight", w.VOCAB, D)},
             "final_norm": {"scale": get("model.norm.weight", D)},

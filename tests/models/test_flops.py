@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from configs.families import FAMILIES
-from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
+from podium.config_model import (
+    AttentionConfig,
+    DensePrefixConfig,
+    LatentAttentionConfig,
+    MlpConfig,
+    ModelConfig,
+)
 from podium.models import flops
 from podium.models.bind import abstract, bind
 from tests.models.families_tiny import tiny
@@ -65,13 +71,29 @@ def xla_flops(cfg, T, *, train):
 
 def full_square(cfg, T):
     """What a dense implementation does above the convention: the masked half too."""
-    dense = 4.0 * cfg.attention.head_dim * cfg.attention.num_heads * T * cfg.num_layers
+    a = cfg.attention
+    channels = a.head_dim + getattr(a, "v_head_dim", a.head_dim)
+    dense = 2.0 * channels * a.num_heads * T * cfg.num_layers
     return dense - flops.attention_flops_per_token(cfg, T)
 
 
+LATENT = LatentAttentionConfig(
+    num_heads=4,
+    q_lora_rank=192,
+    kv_lora_rank=128,
+    qk_nope_head_dim=64,
+    qk_rope_head_dim=32,
+    v_head_dim=48,
+)
+PREFIX = DensePrefixConfig(num_layers=1, mlp=MlpConfig(dim=768))
+
+
 @pytest.mark.parametrize("train", [False, True])
-def test_flops_agree_with_xla(train):
-    cfg, T = config_for_xla(), 128
+@pytest.mark.parametrize(
+    "changes", [{}, {"attention": LATENT, "dense_prefix": PREFIX}], ids=["", "latent"]
+)
+def test_flops_agree_with_xla(train, changes):
+    cfg, T = config_for_xla(**changes), 128
     passes = 3 if train else 1
     ours = flops.train_flops_per_token if train else flops.forward_flops_per_token
     want = ours(cfg, T) + passes * full_square(cfg, T)
@@ -111,6 +133,13 @@ def test_decoding_the_last_token_of_a_row_costs_its_share_of_the_row():
     T = 12
     alone = [flops.decode_flops_per_token(cfg, t) for t in range(1, T + 1)]
     np.testing.assert_allclose(sum(alone), T * flops.forward_flops_per_token(cfg, T))
+
+
+def test_a_cached_token_of_latent_attention_costs_its_latent_and_rope_channels():
+    cfg = config_for_xla(attention=LATENT)
+    longer, shorter = (flops.decode_flops_per_token(cfg, t) for t in (101, 100))
+    per_pair = 2 * (128 + 32) + 2 * 128  # a score, and a value that is the latent
+    assert longer - shorter == cfg.num_layers * 4 * per_pair
 
 
 def test_counting_needs_no_jax():

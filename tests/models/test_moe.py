@@ -18,7 +18,7 @@ from podium.config_model import (
     MoeConfig,
 )
 from podium.errors import ConfigError
-from podium.models.moe import MoeMlp
+from podium.models.moe import MoeMlp, balance_weight
 
 B, T, D, E, F = 2, 12, 16, 8, 24
 MIXTRAL = MoeConfig(num_experts=E, experts_per_token=2, dim=F)
@@ -159,3 +159,13 @@ def test_contradictions_are_refused():
     with pytest.raises(ConfigError, match="must divide num_experts"):
         MoeConfig(num_experts=8, num_groups=3)
     assert AuxLossConfig().weight > 0
+
+
+def test_the_bias_can_have_a_loss_beside():
+    def weight(moe):
+        return balance_weight(ModelConfig(mlp=moe))
+
+    assert weight(DEEPSEEK) == 0.0
+    beside = BiasConfig(loss_weight=1e-4)
+    assert weight(dataclasses.replace(DEEPSEEK, balance=beside)) == 1e-4
+    assert weight(MIXTRAL) == AuxLossConfig().weight

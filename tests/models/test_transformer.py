@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config_model import LearnedPositionConfig
+from podium.config_model import DensePrefixConfig, LearnedPositionConfig
 from podium.errors import ConfigError
 from podium.models.bind import abstract, bind, init_params
 from podium.models.transformer import layer_stacks
@@ -38,7 +38,7 @@ def draw_tokens(cfg, shape, seed=1):
     return jnp.asarray(rng.integers(0, cfg.vocab_size, shape, np.int32))
 
 
-@pytest.mark.parametrize("name", ["gemma_2_2b", "gpt2_124m"])
+@pytest.mark.parametrize("name", ["gemma_2_2b", "gpt2_124m", "deepseek_v3"])
 def test_token_t_ignores_tokens_after_t(name):
     cfg = tiny(name)
     params = random_params(cfg)
@@ -65,7 +65,7 @@ def test_token_t_ignores_tokens_after_t(name):
     assert np.all(grad[t - 1 : t + 1] > 0)
 
 
-@pytest.mark.parametrize("name", ["gpt2_124m", "gemma_3_1b"])
+@pytest.mark.parametrize("name", ["gpt2_124m", "gemma_3_1b", "deepseek_v3"])
 def test_a_packed_row_equals_its_documents_alone(name):
     cfg = tiny(name)
     params = random_params(cfg)
@@ -156,7 +156,7 @@ def test_remat_saves_what_its_name_says():
     assert saved["full"] < saved["none"]
 
 
-@pytest.mark.parametrize("name", ["gpt2_124m", "gemma_3_1b"])
+@pytest.mark.parametrize("name", ["gpt2_124m", "gemma_3_1b", "deepseek_v3"])
 def test_decoding_equals_the_full_forward(name):
     cfg = tiny(name)
     params = random_params(cfg)
@@ -265,6 +265,13 @@ def test_a_pattern_that_does_not_divide_the_depth_ends_in_a_tail():
     stacks = layer_stacks(cfg)
     local, every = "local", ("local",) * 5 + ("global",)
     assert stacks == {"stack": (every, 4), "tail": ((local, local), 1)}
+    dense = DensePrefixConfig(num_layers=6)
+    stacks = layer_stacks(dataclasses.replace(cfg, dense_prefix=dense))
+    assert stacks == {
+        "prefix": (every, 1),
+        "stack": (every, 3),
+        "tail": ((local, local), 1),
+    }
     shallow = tiny("gemma_3_1b", num_layers=2)
     assert layer_stacks(shallow) == {"tail": ((local, local), 1)}
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 DENSE = shrink(TrainConfig())
 GEMMA = shrink(TrainConfig(model=FAMILIES["gemma_2_2b"]()))
+LATENT = shrink(TrainConfig(model=FAMILIES["deepseek_v3"]()))
 MIXTRAL = shrink(TrainConfig(model=ModelConfig(mlp=MoeConfig())))
 DEEPSEEK = MoeConfig(
     num_experts=16,
@@ -70,6 +71,7 @@ CASES = {
         ),
     ),
     "ring_of_eight_with_windows": GEMMA,
+    "latent_attention_and_a_dense_prefix": LATENT,
     "tensor_without_split_residuals": dataclasses.replace(
         DENSE, sharding=ShardingConfig(act_length=("context",))
     ),
@@ -79,6 +81,7 @@ ON = {
     "experts_balanced_by_bias": "expert4.tensor2",
     "experts_and_accumulation": "data2.expert2.context2",
     "all_to_all": "context4.tensor2",
+    "latent_attention_and_a_dense_prefix": "expert2.context2.tensor2",
     "ring_of_eight_with_windows": "context8",
     "zero_1": "data4.fsdp2",
     "uneven_vocabulary": "tensor8",

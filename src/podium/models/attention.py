@@ -11,7 +11,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
-from podium.config_model import ModelConfig
+from podium.config_model import AttentionConfig, ModelConfig
 from podium.models.attention_dispatch import attend
 from podium.models.attention_xla import attention_to_cache
 from podium.models.layers import (
@@ -37,19 +37,31 @@ class Rows(NamedTuple):
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, and where the new tokens go."""
+    """What one layer keeps of the tokens, and where the new ones go."""
 
-    key_BSKH: Array
-    value_BSKH: Array
+    kept: tuple[Array, ...]  # [B, S, ..], one for each of the config's `cached_dims`
     positions_BS: Array  # of every slot, the new tokens included; -1: empty
     start: Array  # slot of the first new token
+
+    def with_new(self, new: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What is kept, with the new tokens' share [B, T, ..] in its slots."""
+        pairs = zip(self.kept, new, strict=True)
+        put = jax.lax.dynamic_update_slice_in_dim
+        return tuple(put(old, new, self.start, axis=1) for old, new in pairs)
 
 
 class Attention(nnx.Module):
     """out(attend(rope(norm(q)), rope(norm(k)), v)). arXiv:2305.13245."""
 
-    def __init__(self, cfg: ModelConfig, kind: LayerKind, *, rngs: nnx.Rngs):
-        a, D = cfg.attention, cfg.embed_dim
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        a: AttentionConfig,
+        kind: LayerKind,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        D = cfg.embed_dim
         N, K, H = a.num_heads, a.num_kv_heads, a.head_dim
         q_axes, kv_axes = ("heads", "head_dim"), ("kv_heads", "head_dim")
         init = normal(cfg)
@@ -63,8 +75,8 @@ class Attention(nnx.Module):
         self.key_bias = make_bias(rngs, (K, H), kv_axes, use=a.use_qkv_bias)
         self.value_bias = make_bias(rngs, (K, H), kv_axes, use=a.use_qkv_bias)
         self.out_bias = make_bias(rngs, (D,), ("embed",), use=a.use_out_bias)
-        self.query_norm = self._make_qk_norm(cfg, rngs)
-        self.key_norm = self._make_qk_norm(cfg, rngs)
+        self.query_norm = self._make_qk_norm(a, rngs)
+        self.key_norm = self._make_qk_norm(a, rngs)
         self.kind: LayerKind = kind
         self.window = a.window_tokens if kind == "local" else None
         self.query_scale = H**-0.5 if a.query_scale is None else a.query_scale
@@ -73,9 +85,9 @@ class Attention(nnx.Module):
         self.context = a.context
 
     @staticmethod
-    def _make_qk_norm(cfg: ModelConfig, rngs: nnx.Rngs) -> RMSNorm | None:
-        norm, H = cfg.attention.qk_norm, cfg.attention.head_dim
-        return norm and RMSNorm(norm, H, axis="head_dim", rngs=rngs)
+    def _make_qk_norm(a: AttentionConfig, rngs: nnx.Rngs) -> RMSNorm | None:
+        norm = a.qk_norm
+        return norm and RMSNorm(norm, a.head_dim, axis="head_dim", rngs=rngs)
 
     def __call__(
         self, x_BTD: Float[Array, "B T D"], rows: Rows
@@ -96,20 +108,20 @@ class Attention(nnx.Module):
 
     def decode(
         self, x_BTD: Array, rows: Rows, cache: LayerCache
-    ) -> tuple[Array, tuple[Array, Array]]:
+    ) -> tuple[Array, tuple[Array, ...]]:
         """New tokens read the cache and each other; also returns their key and value."""
-        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, rows)
-        at = (0, cache.start, 0, 0)
+        q_BTNH, *new = self._project(x_BTD, rows)
+        k_BSKH, v_BSKH = cache.with_new(tuple(new))
         out_BTNH = attention_to_cache(
             q_BTNH,
-            jax.lax.dynamic_update_slice(cache.key_BSKH, k_BTKH, at),
-            jax.lax.dynamic_update_slice(cache.value_BSKH, v_BTKH, at),
+            k_BSKH,
+            v_BSKH,
             rows.positions_BT,
             cache.positions_BS,
             window=self.window,
             cap=self.soft_cap,
         )
-        return self._merge(out_BTNH), (k_BTKH, v_BTKH)
+        return self._merge(out_BTNH), tuple(new)
 
     def _project(self, x_BTD: Array, rows: Rows) -> tuple[Array, Array, Array]:
         q_BTNH = add_bias(linear(x_BTD, self.query), self.query_bias)

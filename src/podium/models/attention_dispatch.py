@@ -29,7 +29,8 @@ class Call:
 
     platform: str  # "cpu", "gpu" or "tpu"
     dtype: str
-    head_dim: int
+    head_dim: int  # of queries and keys
+    value_dim: int  # the same, but for latent attention
     num_tokens: int
     has_segments: bool = False
     has_window: bool = False
@@ -48,6 +49,7 @@ class Implementation:
     max_head_dim: int | None = None
     head_dim_multiple: int = 1
     tokens_multiple: int = 1
+    value_dim: bool = False  # may differ from head_dim
     segments: bool = False
     window: bool = False
     soft_cap: bool = False
@@ -69,6 +71,9 @@ class Implementation:
             ),
             f"rows of {call.num_tokens} tokens (not a multiple of "
             f"{self.tokens_multiple})": call.num_tokens % self.tokens_multiple,
+            f"values of {call.value_dim} channels under keys of {call.head_dim}": (
+                call.value_dim != call.head_dim and not self.value_dim
+            ),
             "packed segments": call.has_segments and not self.segments,
             "a sliding window": call.has_window and not self.window,
             "a score soft-cap": call.has_soft_cap and not self.soft_cap,
@@ -84,6 +89,7 @@ IMPLEMENTATIONS = (
         module="podium.models.attention_splash",
         platforms=("tpu",),
         dtypes=("bfloat16", "float32"),
+        value_dim=True,
         segments=True,
         window=True,
         soft_cap=True,
@@ -104,6 +110,7 @@ IMPLEMENTATIONS = (
         module="podium.models.attention_xla",
         platforms=("cpu", "gpu", "tpu"),
         dtypes=("bfloat16", "float16", "float32"),
+        value_dim=True,
         segments=True,
         window=True,
         soft_cap=True,
@@ -115,15 +122,17 @@ IMPLEMENTATIONS = (
 def attend(
     q_BTNH: Float[Array, "B T N H"],
     k_BTKH: Float[Array, "B T K H"],
-    v_BTKH: Float[Array, "B T K H"],
+    v_BTKU: Float[Array, "B T K U"],
     segment_ids_BT: Int[Array, "B T"] | None,
     *,
     window: int | None = None,
     cap: float | None = None,
     implementation: str = "auto",
     context: str = "ring",
-) -> Float[Array, "B T N H"]:
-    """Causal self-attention over rows, [B, T, N, H]; q comes scaled.
+) -> Float[Array, "B T N U"]:
+    """Causal self-attention over rows, [B, T, N, U]; q comes scaled.
+
+    A value head has U channels, as many as a key's H but in latent attention.
 
     A token sees its own segment up to itself, at most `window` tokens; None for the
     segments says that every row is one document. Where the mesh splits the rows,
@@ -134,6 +143,7 @@ def attend(
         platform=current_platform(),
         dtype=str(q_BTNH.dtype),
         head_dim=q_BTNH.shape[-1],
+        value_dim=v_BTKU.shape[-1],
         num_tokens=q_BTNH.shape[1],
         has_segments=segment_ids_BT is not None,
         has_window=window is not None,
@@ -142,15 +152,15 @@ def attend(
     run = functools.partial(choose(call, implementation).load(), window=window, cap=cap)
     rules = current_rules()
     if rules is None or not rules.mesh_axes("length"):
-        return run(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+        return run(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
     if context == "ring":
         from podium.models import attention_ring
 
         run = functools.partial(attention_ring.attention, window=window, cap=cap)
-        return run(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+        return run(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
     if run.func.__module__.endswith("attention_xla"):  # kernels split themselves
-        return per_shard(run, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
-    return run(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+        return per_shard(run, q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
+    return run(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
 
 
 @functools.cache

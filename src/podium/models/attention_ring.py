@@ -37,7 +37,7 @@ def ring_order(num_tokens: int, num_devices: int) -> np.ndarray:
 def attention(
     q_BTNH: Array,
     k_BTKH: Array,
-    v_BTKH: Array,
+    v_BTKU: Array,
     segment_ids_BT: Array | None,
     *,
     window: int | None,
@@ -49,14 +49,14 @@ def attention(
     axes = rules.mesh_axes("length")
     C = rules.num_shards("length")
 
-    def local(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
+    def local(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT):
         if segment_ids_BT is None:
             segment_ids_BT = jnp.zeros(q_BTNH.shape[:2], jnp.int32)
-        blocks = to_blocks(q_BTNH, k_BTKH, v_BTKH)
+        blocks = to_blocks(q_BTNH, k_BTKH, v_BTKU)
         ring = _Ring(axes, C, window, cap)
         return from_blocks(_attend(ring, *blocks, segment_ids_BT))
 
-    return per_shard(local, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, is_ring=True)
+    return per_shard(local, q_BTNH, k_BTKH, v_BTKU, segment_ids_BT, is_ring=True)
 
 
 class _Ring:
@@ -95,8 +95,8 @@ class _Ring:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(ring: _Ring, q_BKGTH: Array, k_BKSH: Array, v_BKSH: Array, ids_BT: Array):
-    return _forward(ring, q_BKGTH, k_BKSH, v_BKSH, ids_BT)[0]
+def _attend(ring: _Ring, q_BKGTH: Array, k_BKSH: Array, v_BKSU: Array, ids_BT: Array):
+    return _forward(ring, q_BKGTH, k_BKSH, v_BKSU, ids_BT)[0]
 
 
 def _forward(ring: _Ring, q, k, v, ids):

@@ -24,7 +24,7 @@ def per_shard(
     fn: Callable[..., Array],
     q_BTNH: Array,
     k_BTKH: Array,
-    v_BTKH: Array,
+    v_BTKU: Array,
     segment_ids_BT: Array | None,
     *,
     is_ring: bool = False,
@@ -36,7 +36,7 @@ def per_shard(
     """
     rules = current_rules()
     if rules is None or rules.mesh.size == 1:
-        return fn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+        return fn(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
     N, K = q_BTNH.shape[2], k_BTKH.shape[2]
     head_axes, length_axes = rules.mesh_axes("heads"), rules.mesh_axes("length")
     if not is_ring:
@@ -52,7 +52,7 @@ def per_shard(
         # More devices than kv heads: the fewest copies that every device gets one of.
         copies = math.lcm(K, parts) // K
         copies = copies if N % (K * copies) == 0 else N // K
-        k_BTKH, v_BTKH = (jnp.repeat(x, copies, axis=2) for x in (k_BTKH, v_BTKH))
+        k_BTKH, v_BTKU = (jnp.repeat(x, copies, axis=2) for x in (k_BTKH, v_BTKU))
     (batch,) = rules.spec("batch")
     heads = P(batch, length_axes or None, head_axes or None, None)
     return jax.shard_map(
@@ -61,4 +61,4 @@ def per_shard(
         in_specs=(heads, heads, heads, P(batch, length_axes or None)),
         out_specs=heads,
         check_vma=False,  # kernels do not say over which axes their outputs vary
-    )(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    )(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)

@@ -23,7 +23,7 @@ MAX_BLOCK = 512  # tokens; larger ones leave too little vector memory beside H =
 def attention(
     q_BTNH: Array,
     k_BTKH: Array,
-    v_BTKH: Array,
+    v_BTKU: Array,
     segment_ids_BT: Array | None,
     *,
     window: int | None,
@@ -38,11 +38,11 @@ def attention(
     pad = -T % LANES
     if pad:
         widths = ((0, 0), (0, pad), (0, 0), (0, 0))
-        q_BTNH, k_BTKH, v_BTKH = (jnp.pad(x, widths) for x in (q_BTNH, k_BTKH, v_BTKH))
+        q_BTNH, k_BTKH, v_BTKU = (jnp.pad(x, widths) for x in (q_BTNH, k_BTKH, v_BTKU))
         if segment_ids_BT is not None:
             segment_ids_BT = jnp.pad(segment_ids_BT, widths[:2])
 
-    def local(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
+    def local(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT):
         kernel = make_kernel(
             num_tokens=T + pad,
             num_heads=q_BTNH.shape[2],
@@ -50,16 +50,16 @@ def attention(
             cap=cap,
             interpret=interpret,
         )
-        q_BNTH, k_BKTH, v_BKTH = (
-            jnp.swapaxes(x, 1, 2) for x in (q_BTNH, k_BTKH, v_BTKH)
+        q_BNTH, k_BKTH, v_BKTU = (
+            jnp.swapaxes(x, 1, 2) for x in (q_BTNH, k_BTKH, v_BTKU)
         )
         ids = segment_ids_BT
         if ids is not None:
             ids = splash.SegmentIds(q=segment_ids_BT, kv=segment_ids_BT)
-        out_BNTH: Any = jax.vmap(kernel)(q_BNTH, k_BKTH, v_BKTH, ids)
-        return jnp.swapaxes(out_BNTH, 1, 2)
+        out_BNTU: Any = jax.vmap(kernel)(q_BNTH, k_BKTH, v_BKTU, ids)
+        return jnp.swapaxes(out_BNTU, 1, 2)
 
-    return per_shard(local, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)[:, :T]
+    return per_shard(local, q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)[:, :T]
 
 
 def make_kernel(
@@ -70,7 +70,8 @@ def make_kernel(
     cap: float | None,
     interpret: bool,
 ) -> splash.SplashAttentionKernel:
-    """The kernel for one device's heads: (q [N, T, H], k, v [K, T, H], ids) -> out."""
+    """The kernel for one device's heads: (q [N, T, H], k [K, T, H], v [K, T, U],
+    ids) -> out [N, T, U]."""
     shape = (num_tokens, num_tokens)
     mask = (
         masks.CausalMask(shape)

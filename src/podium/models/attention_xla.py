@@ -25,7 +25,7 @@ MASKED = -1e30
 def attention(
     q_BTNH: Array,
     k_BTKH: Array,
-    v_BTKH: Array,
+    v_BTKU: Array,
     segment_ids_BT: Array | None,
     *,
     window: int | None,
@@ -39,13 +39,13 @@ def attention(
         visible_BTS &= (back_TS < window)[None]
     if segment_ids_BT is not None:
         visible_BTS &= segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-    return masked_softmax_attention(q_BTNH, k_BTKH, v_BTKH, visible_BTS, cap=cap)
+    return masked_softmax_attention(q_BTNH, k_BTKH, v_BTKU, visible_BTS, cap=cap)
 
 
 def masked_softmax_attention(
     q_BTNH: Array,
     k_BSKH: Array,
-    v_BSKH: Array,
+    v_BSKU: Array,
     visible_BTS: Array,
     *,
     cap: float | None,
@@ -53,34 +53,35 @@ def masked_softmax_attention(
     """softmax(mask(cap(q k^T))) v, with G = N/K query heads reading each kv head.
 
     Scores and softmax are float32, the weights are cast to v's type. `q` comes
-    scaled. `visible_BTS` is boolean: query t sees key s. Returns [B, T, N, H].
+    scaled. `visible_BTS` is boolean: query t sees key s. Returns [B, T, N, U]
+    of values with U channels.
     """
-    q_BKGTH, k_BKSH, v_BKSH = to_blocks(q_BTNH, k_BSKH, v_BSKH)
-    out_BKGTH: Array = _attend(cap, q_BKGTH, k_BKSH, v_BKSH, visible_BTS)
-    return from_blocks(out_BKGTH)
+    q_BKGTH, k_BKSH, v_BKSU = to_blocks(q_BTNH, k_BSKH, v_BSKU)
+    out_BKGTU: Array = _attend(cap, q_BKGTH, k_BKSH, v_BKSU, visible_BTS)
+    return from_blocks(out_BKGTU)
 
 
 def to_blocks(
-    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array
+    q_BTNH: Array, k_BSKH: Array, v_BSKU: Array
 ) -> tuple[Array, Array, Array]:
     """Heads in front, each with its group of G = N/K queries: [B, K, G, T, H]."""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
-    return q_BKGTH, k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2)
+    return q_BKGTH, k_BSKH.swapaxes(1, 2), v_BSKU.swapaxes(1, 2)
 
 
-def from_blocks(x_BKGTH: Array) -> Array:
-    """[B, K, G, T, H] -> [B, T, N, H]."""
-    B, K, G, T, H = x_BKGTH.shape
-    return x_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H)
+def from_blocks(x_BKGTU: Array) -> Array:
+    """[B, K, G, T, U] -> [B, T, N, U]."""
+    B, K, G, T, U = x_BKGTU.shape
+    return x_BKGTU.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, U)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-    cap: float | None, q_BKGTH: Array, k_BKSH: Array, v_BKSH: Array, visible_BTS: Array
+    cap: float | None, q_BKGTH: Array, k_BKSH: Array, v_BKSU: Array, visible_BTS: Array
 ) -> Array:
-    return _attend_forward(cap, q_BKGTH, k_BKSH, v_BKSH, visible_BTS)[0]
+    return _attend_forward(cap, q_BKGTH, k_BKSH, v_BKSU, visible_BTS)[0]
 
 
 def _attend_forward(cap, q, k, v, visible):
@@ -103,9 +104,9 @@ def block_forward(
     cap: float | None,
     q: Float[Array, "B K G T H"],
     k: Float[Array, "B K S H"],
-    v: Float[Array, "B K S H"],
+    v: Float[Array, "B K S U"],
     visible_BTS: Bool[Array, "b T S"],
-) -> tuple[Float[Array, "B K G T H"], Float[Array, "B K G T 1"]]:
+) -> tuple[Float[Array, "B K G T U"], Float[Array, "B K G T 1"]]:
     """The mean of v over these keys, float32, and the logarithm of its normaliser.
 
     Blocks of keys are merged by their normalisers. Of a query that sees none of the
@@ -115,7 +116,7 @@ def block_forward(
     top_BKGT1 = jnp.max(scores_BKGTS, axis=-1, keepdims=True)
     weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
     total_BKGT1 = jnp.sum(weights_BKGTS, axis=-1, keepdims=True)
-    out = _einsum32("BKGTS,BKSH->BKGTH", weights_BKGTS.astype(v.dtype), v)
+    out = _einsum32("BKGTS,BKSU->BKGTU", weights_BKGTS.astype(v.dtype), v)
     return out / total_BKGT1, top_BKGT1 + jnp.log(total_BKGT1)
 
 
@@ -123,11 +124,11 @@ def block_backward(
     cap: float | None,
     q: Float[Array, "B K G T H"],
     k: Float[Array, "B K S H"],
-    v: Float[Array, "B K S H"],
+    v: Float[Array, "B K S U"],
     visible_BTS: Bool[Array, "b T S"],
-    out: Float[Array, "B K G T H"],
+    out: Float[Array, "B K G T U"],
     lse: Float[Array, "B K G T 1"],
-    dout: Float[Array, "B K G T H"],
+    dout: Float[Array, "B K G T U"],
 ) -> tuple[Array, Array, Array]:
     """Float32 gradients of q, and of this block's k and v.
 
@@ -135,8 +136,8 @@ def block_backward(
     """
     scores_BKGTS = _scores(cap, q, k)
     p_BKGTS = jnp.exp(_masked(scores_BKGTS, visible_BTS) - lse)
-    dv = _einsum32("BKGTS,BKGTH->BKSH", p_BKGTS.astype(v.dtype), dout)
-    dp_BKGTS = _einsum32("BKGTH,BKSH->BKGTS", dout, v)
+    dv = _einsum32("BKGTS,BKGTU->BKSU", p_BKGTS.astype(v.dtype), dout)
+    dp_BKGTS = _einsum32("BKGTU,BKSU->BKGTS", dout, v)
     # sum_s p dp, from the output instead of the scores.
     mean_BKGT1 = jnp.sum((dout * out).astype(jnp.float32), axis=-1, keepdims=True)
     ds_BKGTS = p_BKGTS * (dp_BKGTS - mean_BKGT1)
@@ -168,7 +169,7 @@ def _fence(x: Any) -> Any:
 def attention_to_cache(
     q_BTNH: Array,
     k_BSKH: Array,
-    v_BSKH: Array,
+    v_BSKU: Array,
     positions_BT: Array,
     cached_positions_BS: Array,
     *,
@@ -183,4 +184,4 @@ def attention_to_cache(
     visible_BTS = (back_BTS >= 0) & (cached_positions_BS[:, None, :] >= 0)
     if window is not None:
         visible_BTS &= back_BTS < window
-    return masked_softmax_attention(q_BTNH, k_BSKH, v_BSKH, visible_BTS, cap=cap)
+    return masked_softmax_attention(q_BTNH, k_BSKH, v_BSKU, visible_BTS, cap=cap)

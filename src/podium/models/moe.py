@@ -165,4 +165,6 @@ class MoeMlp(nnx.Module):
 def balance_weight(cfg: ModelConfig) -> float:
     """What `Routing.balance` counts in the loss."""
     balance = cfg.mlp.balance if isinstance(cfg.mlp, MoeConfig) else None
-    return balance.weight if isinstance(balance, AuxLossConfig) else 0.0
+    if isinstance(balance, AuxLossConfig):
+        return balance.weight
+    return balance.loss_weight if isinstance(balance, BiasConfig) else 0.0

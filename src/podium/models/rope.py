@@ -1,6 +1,6 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary position embedding, with the context extensions of Llama 3 and linear scaling."""
+"""Rotary position embedding, and the ways to stretch it over longer contexts."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from podium.config_model import LinearScaling, Llama3Scaling, RopeConfig
+from podium.config_model import (
+    LearnedPositionConfig,
+    LinearScaling,
+    Llama3Scaling,
+    RopeConfig,
+    YarnScaling,
+)
 from podium.sharding.constrain import current_platform
 
 
@@ -43,18 +49,65 @@ def frequencies(cfg: RopeConfig, head_dim: int, *, is_local: bool) -> np.ndarray
             )
             keep = np.clip(keep, 0.0, 1.0)
             return freq * (keep + (1.0 - keep) / s.factor)
+        case YarnScaling() as s:
+            keep = _yarn_keep(s, theta, head_dim)
+            return freq * (keep + (1.0 - keep) / s.factor)
         case _:
             return freq
 
 
-def rotation(freq: np.ndarray, positions_BT: Int[Array, "B T"]) -> Rotation:
-    """The angles' sine and cosine; made once and shared by all layers.
+def _yarn_keep(s: YarnScaling, theta: float, head_dim: int) -> np.ndarray:
+    """How much of each pair's frequency stays: 1 for fast pairs, 0 for slow, [H/2].
+
+    The ramp runs over the index of the pair, between the two whole indices around
+    those that turn `beta_fast` and `beta_slow` times within the old context.
+    """
+
+    def pair(turns: float) -> float:
+        slowest = s.original_max_tokens / (turns * 2 * math.pi)
+        return head_dim * math.log(slowest) / (2 * math.log(theta))
+
+    first = max(math.floor(pair(s.beta_fast)), 0)
+    last = min(math.ceil(pair(s.beta_slow)), head_dim - 1)
+    ramp = (np.arange(head_dim // 2) - first) / max(last - first, 1e-3)
+    return 1.0 - np.clip(ramp, 0.0, 1.0)
+
+
+def yarn_factor(factor: float, mscale: float) -> float:
+    """0.1 * mscale * ln(factor) + 1: how much sharper attention gets. eq. 22, and
+    DeepSeek's `yarn_get_mscale`."""
+    return 0.1 * mscale * math.log(factor) + 1.0
+
+
+def amplitude(cfg: RopeConfig, *, is_local: bool) -> float:
+    """What the rotated q and k are multiplied with beside: 1 but under YaRN."""
+    s = cfg.scaling
+    if is_local or not isinstance(s, YarnScaling):
+        return 1.0
+    return yarn_factor(s.factor, s.mscale) / yarn_factor(s.factor, s.mscale_all_dim)
+
+
+def score_factor(cfg: RopeConfig | LearnedPositionConfig) -> float:
+    """What all scores of latent attention are multiplied with: 1 but under YaRN."""
+    s = cfg.scaling if isinstance(cfg, RopeConfig) else None
+    if not isinstance(s, YarnScaling):
+        return 1.0
+    return yarn_factor(s.factor, s.mscale_all_dim) ** 2
+
+
+def rotation(
+    freq: np.ndarray, positions_BT: Int[Array, "B T"], amplitude: float = 1.0
+) -> Rotation:
+    """The angles' sine and cosine times `amplitude`; made once, shared by all layers.
 
     Angles are float32: bfloat16 has 8 significant bits, so positions past 256 merge.
     """
     freq_11R = jnp.asarray(freq, jnp.float32)[None, None, :]
     angle_BTR = positions_BT.astype(jnp.float32)[..., None] * freq_11R
-    return Rotation(jnp.sin(angle_BTR), jnp.cos(angle_BTR))
+    sin_BTR, cos_BTR = jnp.sin(angle_BTR), jnp.cos(angle_BTR)
+    if amplitude == 1.0:
+        return Rotation(sin_BTR, cos_BTR)
+    return Rotation(sin_BTR * amplitude, cos_BTR * amplitude)
 
 
 def rotate(x_BTNH: Float[Array, "B T N H"], by: Rotation) -> Float[Array, "B T N H"]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The dense decoder-only transformer: Embed, Block, Transformer. Read this first.
+"""The decoder-only transformer: Embed, Block, Transformer. Read this first.
 
 tokens -> Embed -> num_layers x Block -> norm -> hidden -> logits
 
@@ -8,9 +8,11 @@ Blocks of the same shape are stacked: their parameters carry a leading "layers" 
 and `jax.lax.scan` runs them, so compile time does not grow with depth. Where local
 and global layers alternate, the repeating unit is a `BlockGroup`, one block per entry
 of the pattern, so that windows and RoPE bases stay static. A depth that the pattern
-does not divide ends in a second, shorter stack: `tail`.
+does not divide ends in a second, shorter stack, `tail`; first layers that have a dense
+MLP before the experts of the others are a stack in front, `prefix`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,6 +25,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from podium.config_model import (
+    LatentAttentionConfig,
     LearnedPositionConfig,
     ModelConfig,
     MoeConfig,
@@ -41,19 +44,21 @@ from podium.models.layers import (
     soft_cap,
 )
 from podium.models.linear import linear_to_float32
+from podium.models.mla import LatentAttention
 from podium.models.moe import MoeMlp, Routing
-from podium.models.rope import frequencies, rotation
+from podium.models.rope import amplitude, frequencies, rotation
 from podium.sharding.constrain import current_rules, param, shard
 
 
 class KVCache(NamedTuple):
-    """Keys and values of every layer, for `Transformer.decode`.
+    """What every layer keeps of the tokens so far, for `Transformer.decode`.
 
-    `blocks[stack][block]` holds (key, value), each [layers, B, S, K, H] in the compute
-    type. All rows of a batch fill the same slots; `positions_BS` tells them apart.
+    `blocks[stack][block]` holds an array [layers, B, S, ..] in the compute type for
+    each of the attention config's `cached_dims`: keys and values, or latents. All rows
+    of a batch fill the same slots; `positions_BS` tells them apart.
     """
 
-    blocks: dict[str, dict[str, tuple[Array, Array]]]
+    blocks: dict[str, dict[str, tuple[Array, ...]]]
     positions_BS: Array  # position of the token in a slot; -1: empty or padding
     length: Array  # slots filled so far
 
@@ -74,7 +79,7 @@ class Block(nnx.Module):
     def __init__(self, cfg: ModelConfig, kind: LayerKind, *, rngs: nnx.Rngs):
         has_post_norms = cfg.norm_placement == "pre_and_post"
         self.attention_norm = make_norm(cfg, rngs=rngs)
-        self.attention = Attention(cfg, kind, rngs=rngs)
+        self.attention = make_attention(cfg, kind, rngs=rngs)
         self.mlp_norm = make_norm(cfg, rngs=rngs)
         self.mlp = make_mlp(cfg, rngs=rngs)
         self.attention_post_norm = make_norm(cfg, rngs=rngs) if has_post_norms else None
@@ -90,13 +95,11 @@ class Block(nnx.Module):
 
     def decode(
         self, x_BTD: Array, rows: Rows, cache: LayerCache
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """New tokens against the cache; also returns their key and value."""
-        branch_BTD, key_value = self.attention.decode(
-            self.attention_norm(x_BTD), rows, cache
-        )
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """New tokens against the cache; also returns what it keeps of them."""
+        branch_BTD, new = self.attention.decode(self.attention_norm(x_BTD), rows, cache)
         x_BTD, _ = self._add_mlp(self._add_attention(x_BTD, branch_BTD), rows)
-        return x_BTD, key_value
+        return x_BTD, new
 
     def _add_attention(self, x_BTD: Array, branch_BTD: Array) -> Array:
         branch_BTD = shard(branch_BTD, *RESIDUAL)
@@ -114,6 +117,15 @@ class Block(nnx.Module):
         if self.mlp_post_norm is not None:
             branch_BTD = self.mlp_post_norm(branch_BTD)
         return shard(x_BTD + branch_BTD, *RESIDUAL), routing
+
+
+def make_attention(
+    cfg: ModelConfig, kind: LayerKind, *, rngs: nnx.Rngs
+) -> Attention | LatentAttention:
+    """The attention that `cfg.attention.kind` names."""
+    if isinstance(cfg.attention, LatentAttentionConfig):
+        return LatentAttention(cfg, cfg.attention, kind, rngs=rngs)
+    return Attention(cfg, cfg.attention, kind, rngs=rngs)
 
 
 def make_mlp(cfg: ModelConfig, *, rngs: nnx.Rngs) -> GatedMlp | GeluMlp | MoeMlp:
@@ -157,7 +169,8 @@ def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
     """`fn` whose backward pass recomputes what `policy` does not save.
 
     full saves a block's input only; dots every matmul output without batch dims
-    (projections, not scores); qkv and attention_out the tensors of that name.
+    (projections, not scores); qkv and attention_out the tensors of that name (qkv of latent
+    attention: the compressed ones).
     qkv_on_host keeps q, k and v in the host's memory: it saves the time that qkv does
     and takes no memory of the device, while the host's link keeps up with the layers.
     """
@@ -182,9 +195,21 @@ def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
 def layer_stacks(cfg: ModelConfig) -> dict[str, tuple[tuple[LayerKind, ...], int]]:
     """Name -> (pattern, repeats) of each stack of the model, in order."""
     pattern = cfg.attention.pattern
-    repeats, rest = divmod(cfg.num_layers, len(pattern))
-    stacks = {"stack": (pattern, repeats), "tail": (pattern[:rest], 1)}
+    first = 0 if cfg.dense_prefix is None else cfg.dense_prefix.num_layers
+    repeats, rest = divmod(cfg.num_layers - first, len(pattern))
+    stacks = {
+        "prefix": (pattern, first // len(pattern)),
+        "stack": (pattern, repeats),
+        "tail": (pattern[:rest], 1),
+    }
     return {name: s for name, s in stacks.items() if s[0] and s[1]}
+
+
+def stack_config(cfg: ModelConfig, name: str) -> ModelConfig:
+    """The model's config as the blocks of one stack see it."""
+    if name == "prefix" and cfg.dense_prefix is not None:
+        return dataclasses.replace(cfg, mlp=cfg.dense_prefix.mlp)
+    return cfg
 
 
 def stacked(
@@ -217,8 +242,8 @@ class Transformer(nnx.Module):
         self.embed = Embed(cfg, rngs=rngs)
         for name, (pattern, repeats) in layer_stacks(cfg).items():
 
-            def make(rngs: nnx.Rngs, pattern=pattern) -> BlockGroup:
-                return BlockGroup(cfg, pattern, rngs=rngs)
+            def make(rngs: nnx.Rngs, name=name, pattern=pattern) -> BlockGroup:
+                return BlockGroup(stack_config(cfg, name), pattern, rngs=rngs)
 
             setattr(self, name, stacked(make, repeats, rngs))
         self.final_norm = make_norm(cfg, rngs=rngs)
@@ -308,12 +333,12 @@ class Transformer(nnx.Module):
 
     def init_cache(self, batch: int, max_tokens: int) -> KVCache:
         """An empty cache with room for `max_tokens` tokens a row, padding included."""
-        a = self.cfg.attention
-        shape = (batch, max_tokens, a.num_kv_heads, a.head_dim)
+        dims, dtype = self.cfg.attention.cached_dims, jnp.dtype(self.cfg.dtype)
         blocks = {}
         for name, (pattern, repeats) in layer_stacks(self.cfg).items():
-            empty = jnp.zeros((repeats, *shape), jnp.dtype(self.cfg.dtype))
-            blocks[name] = {f"block_{i}": (empty, empty) for i in range(len(pattern))}
+            shape = (repeats, batch, max_tokens)
+            empty = tuple(jnp.zeros((*shape, *each), dtype) for each in dims)
+            blocks[name] = {f"block_{i}": empty for i in range(len(pattern))}
         positions_BS = jnp.full((batch, max_tokens), -1, jnp.int32)
         return KVCache(blocks, positions_BS, jnp.zeros((), jnp.int32))
 
@@ -342,8 +367,8 @@ class Transformer(nnx.Module):
             def step(x_BTD, layer, graphdef=graphdef):
                 layer_params, layer_blocks = layer
                 group, new = nnx.merge(graphdef, layer_params), {}
-                for block, (key_BSKH, value_BSKH) in layer_blocks.items():
-                    at = LayerCache(key_BSKH, value_BSKH, positions_BS, cache.length)
+                for block, kept in layer_blocks.items():
+                    at = LayerCache(kept, positions_BS, cache.length)
                     x_BTD, new[block] = getattr(group, block).decode(x_BTD, rows, at)
                 return x_BTD, new
 
@@ -351,8 +376,8 @@ class Transformer(nnx.Module):
             x_BTD, new = jax.lax.scan(step, x_BTD, (nnx.to_pure_dict(params), old))
             # Only the new tokens leave the scan; the cache is updated in place once.
             blocks[name] = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice(
-                    old, new, (0, 0, cache.length, 0, 0)
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+                    old, new, cache.length, axis=2
                 ),
                 old,
                 new,
@@ -365,12 +390,14 @@ class Transformer(nnx.Module):
         return shard(x_BTD, *RESIDUAL)
 
     def _rows(self, positions_BT: Array, segment_ids_BT: Array | None) -> Rows:
-        rope, head_dim = self.cfg.position, self.cfg.attention.head_dim
+        rope, dim = self.cfg.position, self.cfg.attention.rope_dim
         rotations = {}
         if isinstance(rope, RopeConfig):
             for kind in dict.fromkeys(self.cfg.attention.pattern):
-                freq = frequencies(rope, head_dim, is_local=kind == "local")
-                rotations[kind] = rotation(freq, positions_BT)
+                is_local = kind == "local"
+                freq = frequencies(rope, dim, is_local=is_local)
+                factor = amplitude(rope, is_local=is_local)
+                rotations[kind] = rotation(freq, positions_BT, factor)
         return Rows(positions_BT, segment_ids_BT, rotations)
 
     def _check_length(self, num_tokens: int) -> None:

@@ -83,7 +83,7 @@ def _muon_dimensions(axes: Any) -> Any:
         inner = [i for i, d in enumerate(dims) if d not in ("layers", "experts")]
         if name in NO_DECAY or "vocab" in dims or len(inner) < 2:
             return None
-        embed = [i for i in inner if dims[i] in ("embed", "expert_embed")]
+        embed = [i for i in inner if dims[i] in ("embed", "expert_embed", "latent")]
         other = [i for i in inner if i not in embed]
         if not embed or not other:
             return None

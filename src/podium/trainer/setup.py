@@ -73,7 +73,7 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)
 
 
-OFF_WORK = ("embed", "opt_embed", "expert_embed", "layers", "act_length")
+OFF_WORK = ("embed", "opt_embed", "expert_embed", "latent", "layers", "act_length")
 """Rules that split weights, or what lies between two parts of a block: not work."""
 
 
