@@ -19,7 +19,7 @@ PARTS = 8  # every dimension divides by it, so that any axis of 8 devices can sp
 def shrink(cfg: TrainConfig) -> TrainConfig:
     """Every kind of part, feature and rule of `cfg`, in float32, a few thousand parameters.
 
-    One turn of the attention pattern before the experts, two after, and the part of
+    One turn of the attention pattern before the experts, some after, and the part of
     one that is left over; grouped queries stay grouped, windows stay windows, chunks of
     the loss stay several, an uneven vocabulary stays uneven.
     """
@@ -33,6 +33,9 @@ def shrink(cfg: TrainConfig) -> TrainConfig:
         first = len(a.pattern)
         prefix_mlp = dataclasses.replace(prefix.mlp, dim=16 * PARTS)
         prefix = dataclasses.replace(prefix, num_layers=first, mlp=prefix_mlp)
+    # Deep enough for a pipeline over 8 devices, or two turns of a long pattern.
+    turns = max(2, PARTS // len(a.pattern)) if turns > 1 else turns
+    repeats = min(model.pipeline.repeats, 2) if turns % 2 == 0 else 1
     position = model.position
     if isinstance(position, LearnedPositionConfig):
         position = dataclasses.replace(position, max_tokens=seq_len)
@@ -57,7 +60,8 @@ def shrink(cfg: TrainConfig) -> TrainConfig:
         model=dataclasses.replace(
             model,
             vocab_size=96 if model.vocab_size % PARTS == 0 else 93,
-            num_layers=first + min(2, turns) * len(a.pattern) + rest,
+            num_layers=first + turns * len(a.pattern) + rest,
+            pipeline=dataclasses.replace(model.pipeline, repeats=repeats),
             embed_dim=8 * PARTS,
             position=position,
             attention=_attention(a, seq_len),

@@ -152,14 +152,16 @@ class SlicesConfig:
     The product is the number of slices; the rest of each axis stays inside one.
     """
 
+    stage: int = setting(1, "slices along stage", low=-1)
     data: int = setting(-1, "slices along data; -1: what is left", low=-1)
     fsdp: int = setting(1, "slices along fsdp", low=-1)
 
     def __post_init__(self):
-        if 0 in (self.data, self.fsdp) or self.data == self.fsdp == -1:
+        sizes = dataclasses.asdict(self)
+        if 0 in sizes.values() or list(sizes.values()).count(-1) > 1:
+            shown = ", ".join(f"{name}={size}" for name, size in sizes.items())
             raise ConfigError(
-                f"mesh.slices data={self.data}, fsdp={self.fsdp}: sizes are 1 or more, "
-                "one of them may be -1"
+                f"mesh.slices {shown}: sizes are 1 or more, one of them may be -1"
             )
 
 
@@ -167,6 +169,7 @@ class SlicesConfig:
 class MeshConfig:
     """Devices along each axis, outermost first; one axis may be -1: what is left."""
 
+    stage: int = setting(1, "layers are split: a pipeline; the batch too", low=-1)
     data: int = setting(1, "replicas of the weights; the batch is split", low=-1)
     fsdp: int = setting(-1, "weights and batch are split", low=-1)
     expert: int = setting(1, "experts and batch are split", low=-1)
@@ -186,8 +189,8 @@ class MeshConfig:
         return {name: getattr(self, name) for name in MESH_AXES}
 
 
-MESH_AXES = ("data", "fsdp", "expert", "context", "tensor")  # outermost first
-MeshAxes = tuple[Literal["data", "fsdp", "expert", "context", "tensor"], ...]
+MESH_AXES = ("stage", "data", "fsdp", "expert", "context", "tensor")  # outermost first
+MeshAxes = tuple[Literal["stage", "data", "fsdp", "expert", "context", "tensor"], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,7 +201,9 @@ class ShardingConfig:
     and expert_embed; activations use batch, length and the act_ names.
     """
 
-    batch: MeshAxes = setting(("data", "fsdp", "expert"), "rows of the global batch")
+    batch: MeshAxes = setting(
+        ("stage", "data", "fsdp", "expert"), "rows of the global batch"
+    )
     length: MeshAxes = setting(("context",), "positions, in attention and MLP")
     act_length: MeshAxes = setting(
         ("context", "tensor"),
@@ -219,7 +224,7 @@ class ShardingConfig:
     )
     mlp: MeshAxes = setting(("tensor",), "hidden width of the MLP")
     vocab: MeshAxes = setting(("tensor",), "rows of the embedding, logits")
-    layers: MeshAxes = setting((), "stacked blocks")
+    layers: MeshAxes = setting(("stage",), "stacked blocks; 'stage': as a pipeline")
     experts: MeshAxes = setting(("expert",), "experts of a layer")
     expert_embed: MeshAxes = setting(
         ("fsdp", "context"), "model width of an expert's weight"

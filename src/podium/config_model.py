@@ -331,6 +331,24 @@ class DensePrefixConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """How the layers' stack is shared under mesh.stage; see models/pipeline.py."""
+
+    repeats: int = setting(
+        1,
+        "runs of layers that a stage holds: less idle time, more traffic. Weights are "
+        "stored as [repeats, layers / repeats, ..] where above 1",
+        low=1,
+    )
+    microbatches: int | None = setting(
+        None,
+        "parts of a batch that follow each other, a multiple of mesh.stage; None: 4 a "
+        "stage, or as many as divide the batch",
+        low=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A decoder-only transformer, put together from the parts above."""
 
@@ -354,6 +372,7 @@ class ModelConfig:
     dense_prefix: DensePrefixConfig | None = setting(
         None, "first layers with another MLP part"
     )
+    pipeline: PipelineConfig = setting(PipelineConfig(), "the layers under mesh.stage")
     tie_embeddings: bool = setting(True, "the output head is the embedding transposed")
     embed_scale: Literal["none", "sqrt_dim"] = setting(
         "none", "sqrt_dim: embeddings times sqrt(embed_dim) (Gemma)"
@@ -391,8 +410,19 @@ class ModelConfig:
                 "model.attention.kind='latent' has channels for RoPE; it needs "
                 f"model.position.kind='rope', not {self.position.kind!r}"
             )
+        repeats, (stacked, _) = self.pipeline.repeats, divmod(*self._depth())
+        if stacked % repeats:
+            raise ConfigError(
+                f"model.pipeline.repeats ({repeats}) must divide the {stacked} repeating "
+                "units of model.num_layers"
+            )
         if self.dense_prefix is not None:
             self._check_prefix(self.dense_prefix.num_layers, self.attention.pattern)
+
+    def _depth(self) -> tuple[int, int]:
+        """Layers behind the dense prefix, and how many of them repeat."""
+        first = 0 if self.dense_prefix is None else self.dense_prefix.num_layers
+        return self.num_layers - first, len(self.attention.pattern)
 
     def _check_prefix(self, num_layers: int, pattern: tuple[str, ...]) -> None:
         if num_layers >= self.num_layers:

@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "loss.chunk_tokens",
     "model.remat",
     "model.layer_loop",
+    "model.pipeline.microbatches",
     "model.attention.implementation",
     "data.paths",  # compared by fingerprint instead: a data set may have moved
     "data.num_threads",

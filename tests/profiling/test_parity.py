@@ -16,7 +16,13 @@ from podium.config import (
     ShardingConfig,
     TrainConfig,
 )
-from podium.config_model import BiasConfig, CapacityConfig, ModelConfig, MoeConfig
+from podium.config_model import (
+    BiasConfig,
+    CapacityConfig,
+    ModelConfig,
+    MoeConfig,
+    PipelineConfig,
+)
 from podium.errors import ConfigError
 from podium.models import attention_ring
 from profiling import parity
@@ -42,6 +48,10 @@ MODELS = {"dense": DENSE, "moe": MIXTRAL}
 
 def with_experts(moe: MoeConfig, **changes) -> TrainConfig:
     return shrink(TrainConfig(model=ModelConfig(mlp=moe), **changes))
+
+
+def with_pipeline(pipeline: PipelineConfig) -> TrainConfig:
+    return shrink(TrainConfig(model=ModelConfig(num_layers=8, pipeline=pipeline)))
 
 
 CASES = {
@@ -71,6 +81,11 @@ CASES = {
         ),
     ),
     "ring_of_eight_with_windows": GEMMA,
+    "pipeline_that_goes_round": with_pipeline(PipelineConfig(repeats=2)),
+    "pipeline_with_accumulation": shrink(
+        TrainConfig(grad_accum_steps=2, global_batch_seqs=8)
+    ),
+    "pipeline_of_latent_attention_and_experts": LATENT,
     "latent_attention_and_a_dense_prefix": LATENT,
     "tensor_without_split_residuals": dataclasses.replace(
         DENSE, sharding=ShardingConfig(act_length=("context",))
@@ -84,6 +99,9 @@ ON = {
     "latent_attention_and_a_dense_prefix": "expert2.context2.tensor2",
     "ring_of_eight_with_windows": "context8",
     "zero_1": "data4.fsdp2",
+    "pipeline_that_goes_round": "stage2.data2.fsdp2",
+    "pipeline_with_accumulation": "stage2.context2",
+    "pipeline_of_latent_attention_and_experts": "stage2.expert2",
     "uneven_vocabulary": "tensor8",
     "local_windows_and_post_norms": "fsdp2.context2.tensor2",
 }

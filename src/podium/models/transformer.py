@@ -13,7 +13,7 @@ MLP before the experts of the others are a stack in front, `prefix`.
 """
 
 import dataclasses
-import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
 from podium.config_model import (
@@ -46,6 +47,7 @@ from podium.models.layers import (
 from podium.models.linear import linear_to_float32
 from podium.models.mla import LatentAttention
 from podium.models.moe import MoeMlp, Routing
+from podium.models.pipeline import Flow, pipeline, schedule
 from podium.models.rope import amplitude, frequencies, rotation
 from podium.sharding.constrain import current_rules, param, shard
 
@@ -63,6 +65,7 @@ class KVCache(NamedTuple):
     length: Array  # slots filled so far
 
 
+BLOCK_INPUT = "block_input"
 PADDING = -1e30  # logit of a row that pads the vocabulary: no weight, and no NaN
 
 # Between the parts of a block rows may be cut finer than inside them.
@@ -166,30 +169,39 @@ def in_order(x_BT: Array, order: np.ndarray | None) -> Array:
 
 
 def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
-    """`fn` whose backward pass recomputes what `policy` does not save.
-
-    full saves a block's input only; dots every matmul output without batch dims
-    (projections, not scores); qkv and attention_out the tensors of that name (qkv of latent
-    attention: the compressed ones).
-    qkv_on_host keeps q, k and v in the host's memory: it saves the time that qkv does
-    and takes no memory of the device, while the host's link keeps up with the layers.
-    """
-    on_host = functools.partial(
-        jax.checkpoint_policies.save_and_offload_only_these_names,
-        names_which_can_be_saved=[],
-        offload_src="device",
-        offload_dst="pinned_host",
-    )
-    saved = {
-        "full": None,
-        "dots": jax.checkpoint_policies.save_only_these_names("linear"),
-        "qkv": jax.checkpoint_policies.save_only_these_names("query", "key", "value"),
-        "attention_out": jax.checkpoint_policies.save_only_these_names("attention_out"),
-        "qkv_on_host": on_host(names_which_can_be_offloaded=["query", "key", "value"]),
-    }
+    """`fn` whose backward pass recomputes what `policy` does not save."""
     if policy == "none":
         return fn
-    return jax.checkpoint(fn, policy=saved[policy], prevent_cse=prevent_cse)
+    saved = remat_policy(policy)
+    return jax.checkpoint(fn, policy=saved, prevent_cse=prevent_cse)
+
+
+def remat_policy(policy: Remat, *also: str) -> Callable:
+    """What the backward pass finds saved: the tensors of these names, and `also`.
+
+    full saves a block's input only; dots every matmul output without batch dims
+    (projections, not scores); qkv and attention_out the tensors of that name (qkv of
+    latent attention: the compressed ones). qkv_on_host keeps q, k and v in the host's
+    memory: it saves the time that qkv does and takes no memory of the device, while
+    the host's link keeps up with the layers.
+    """
+    policies = jax.checkpoint_policies
+    qkv = ("query", "key", "value")
+    if policy == "qkv_on_host":
+        return policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=also,
+            names_which_can_be_offloaded=qkv,
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    saved = {
+        "none": (),
+        "full": (),
+        "dots": ("linear",),
+        "qkv": qkv,
+        "attention_out": ("attention_out",),
+    }
+    return policies.save_only_these_names(*saved[policy], *also)
 
 
 def layer_stacks(cfg: ModelConfig) -> dict[str, tuple[tuple[LayerKind, ...], int]]:
@@ -212,16 +224,57 @@ def stack_config(cfg: ModelConfig, name: str) -> ModelConfig:
     return cfg
 
 
+def stack_axes(cfg: ModelConfig, name: str) -> dict[str, int]:
+    """Logical axis -> size of the leading axes of a stack's parameters.
+
+    Only "layers" is split over the stages of a pipeline.
+    """
+    _, num = layer_stacks(cfg)[name]
+    if name != "stack":
+        return {"repeats": num}
+    repeats = cfg.pipeline.repeats
+    runs = {"repeats": repeats} if repeats > 1 else {}
+    return {**runs, "layers": num // repeats}
+
+
 def stacked(
-    make: Callable[[nnx.Rngs], nnx.Module], num: int, rngs: nnx.Rngs
+    make: Callable[[nnx.Rngs], nnx.Module], axes: dict[str, int], rngs: nnx.Rngs
 ) -> nnx.Module:
-    """`num` modules of one shape as one, parameters stacked on a "layers" axis."""
+    """Modules of one shape as one, parameters stacked on leading axes, see
+    `stack_axes`; their values depend on the number of modules alone."""
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-    keys = jax.random.split(rngs.params(), num)
+    keys = jax.random.split(rngs.params(), math.prod(axes.values()))
     state = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(key))))(keys)
     for _, variable in nnx.to_flat_state(state):
-        variable.set_metadata("axes", ("layers", *variable.get_metadata("axes")))
+        value = variable.get_value()
+        variable.set_value(value.reshape(*axes.values(), *value.shape[1:]))
+        variable.set_metadata("axes", (*axes, *variable.get_metadata("axes")))
     return nnx.merge(graphdef, state)
+
+
+def run_layers(
+    graphdef: Any, layers: Any, num: int, x_BTD: Array, rows: Rows, *, is_scanned: bool
+) -> tuple[Array, dict[str, Routing | None]]:
+    """`num` groups of blocks one after the other; leaves of `layers` are [num, ..]."""
+
+    def step(x_BTD: Array, layer: Any) -> tuple[Array, dict[str, Routing | None]]:
+        x_BTD = checkpoint_name(x_BTD, BLOCK_INPUT)
+        return nnx.merge(graphdef, layer)(x_BTD, rows)
+
+    if is_scanned:
+        return jax.lax.scan(step, x_BTD, layers)
+    routings = []
+    for layer in unstack(layers, num):
+        x_BTD, routing = step(x_BTD, layer)
+        routings.append(routing)
+        # Without it XLA sums the later residuals anew in every layer's fusions.
+        x_BTD = jax.lax.optimization_barrier(x_BTD)
+    return x_BTD, jax.tree.map(lambda *xs: jnp.stack(xs), *routings)
+
+
+def flat(layers: Any, axes: dict[str, int]) -> Any:
+    """All leading axes of a stack as one."""
+    return jax.tree.map(lambda w: w.reshape(-1, *w.shape[len(axes) :]), layers)
 
 
 def unstack(stack: Any, num: int) -> list[Any]:
@@ -240,12 +293,12 @@ class Transformer(nnx.Module):
     def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
         self.cfg = cfg
         self.embed = Embed(cfg, rngs=rngs)
-        for name, (pattern, repeats) in layer_stacks(cfg).items():
+        for name, (pattern, _) in layer_stacks(cfg).items():
 
             def make(rngs: nnx.Rngs, name=name, pattern=pattern) -> BlockGroup:
                 return BlockGroup(stack_config(cfg, name), pattern, rngs=rngs)
 
-            setattr(self, name, stacked(make, repeats, rngs))
+            setattr(self, name, stacked(make, stack_axes(cfg, name), rngs))
         self.final_norm = make_norm(cfg, rngs=rngs)
         shape = (cfg.embed_dim, cfg.vocab_rows)
         self.head = (
@@ -298,26 +351,39 @@ class Transformer(nnx.Module):
         """
         routings = {}
         self._check_length(tokens_BT.shape[1])
-        rows = self._rows(positions_BT, segment_ids_BT)
         x_BTD = self._embed(tokens_BT, positions_BT)
-        for name, (_, repeats) in layer_stacks(self.cfg).items():
-            graphdef, params = nnx.split(getattr(self, name))
-
-            def step(x_BTD, layer_params, graphdef=graphdef):
-                return nnx.merge(graphdef, layer_params)(x_BTD, rows)
-
-            stack = nnx.to_pure_dict(params)
-            if self.cfg.layer_loop == "scan":
-                x_BTD, routings[name] = jax.lax.scan(step, x_BTD, stack)
-                continue
-            layers = []
-            for layer_params in unstack(stack, repeats):
-                x_BTD, routing = step(x_BTD, layer_params)
-                layers.append(routing)
-                # Without it XLA sums the later residuals anew in every layer's fusions.
-                x_BTD = jax.lax.optimization_barrier(x_BTD)
-            routings[name] = jax.tree.map(lambda *xs: jnp.stack(xs), *layers)
+        flow = Flow(x_BTD, positions_BT, segment_ids_BT)
+        for name in layer_stacks(self.cfg):
+            x_BTD, routings[name] = self._run_stack(name, flow)
+            flow = flow._replace(x_BTD=x_BTD)
         return self.final_norm(x_BTD), routings
+
+    def _run_stack(self, name: str, flow: Flow) -> tuple[Array, dict]:
+        """The layers of one stack, and how experts were chosen in each."""
+        graphdef, params = nnx.split(getattr(self, name))
+        layers, axes = nnx.to_pure_dict(params), stack_axes(self.cfg, name)
+
+        def run(layers: Any, part: Flow) -> tuple[Array, dict]:
+            return run_layers(
+                graphdef,
+                layers,
+                len(jax.tree.leaves(layers)[0]),
+                part.x_BTD,
+                self._rows(part.positions_BT, part.segment_ids_BT),
+                is_scanned=self.cfg.layer_loop == "scan",
+            )
+
+        plan = schedule(self.cfg.pipeline, current_rules(), len(flow.x_BTD))
+        if plan is not None and "layers" in axes:
+            # Of several runs of layers, those of the time are chosen anew for the
+            # backward pass; blocks then keep what they do without a pipeline.
+            remat = self.cfg.remat
+            keep = None if remat == "none" else remat_policy(remat, BLOCK_INPUT)
+            return pipeline(run, layers, flow, plan, keep)
+        x_BTD, routing = run(flat(layers, axes), flow)
+        return x_BTD, jax.tree.map(
+            lambda y: y.reshape(*axes.values(), *y.shape[1:]), routing
+        )
 
     def logits(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """Float32 [..., V] of hidden states [..., D], soft-capped; V: padded rows too."""
@@ -363,6 +429,7 @@ class Transformer(nnx.Module):
         blocks = {}
         for name in layer_stacks(self.cfg):
             graphdef, params = nnx.split(getattr(self, name))
+            layers = flat(nnx.to_pure_dict(params), stack_axes(self.cfg, name))
 
             def step(x_BTD, layer, graphdef=graphdef):
                 layer_params, layer_blocks = layer
@@ -373,7 +440,7 @@ class Transformer(nnx.Module):
                 return x_BTD, new
 
             old = cache.blocks[name]
-            x_BTD, new = jax.lax.scan(step, x_BTD, (nnx.to_pure_dict(params), old))
+            x_BTD, new = jax.lax.scan(step, x_BTD, (layers, old))
             # Only the new tokens leave the scan; the cache is updated in place once.
             blocks[name] = jax.tree.map(
                 lambda old, new: jax.lax.dynamic_update_slice_in_dim(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices -> Mesh. No chip is ever left over, and the shape always says why."""
 
+import dataclasses
 import logging
 import math
 import os
@@ -27,7 +28,7 @@ def fit(cfg: MeshConfig, num_devices: int) -> dict[str, int]:
 def fit_slices(cfg: MeshConfig, num_slices: int) -> dict[str, int]:
     """How much of each axis lies across slices. Raises ShardingError unless all are
     used and every axis divides by its part."""
-    asked = {"data": cfg.slices.data, "fsdp": cfg.slices.fsdp}
+    asked = dataclasses.asdict(cfg.slices)
     across = _fit(asked, num_slices, "mesh.slices", "slices")
     return {name: across.get(name, 1) for name in MESH_AXES}
 
@@ -93,7 +94,7 @@ def _along_the_torus(devices: list[Any]) -> list[Any]:
 def _slices(cfg: MeshConfig, devices: list[Any]) -> list[list[Any]]:
     indices = [getattr(d, "slice_index", 0) for d in devices]
     if devices[0].platform == "cpu":
-        asked = [s for s in (cfg.slices.data, cfg.slices.fsdp) if s != -1]
+        asked = [s for s in dataclasses.asdict(cfg.slices).values() if s != -1]
         num = math.prod(asked)
         if len(devices) % num:
             raise ShardingError(

@@ -27,7 +27,10 @@ class ShardingRules:
 
     def mesh_axes(self, logical: str | None) -> tuple[str, ...]:
         """The mesh axes, of size above 1, that split a logical axis."""
-        if logical is None:
+        if logical in (
+            None,
+            "repeats",
+        ):  # blocks that every stage holds, or runs of them
             return ()
         if logical not in LOGICAL_AXES:
             raise ShardingError(

@@ -12,7 +12,7 @@ from podium.config_model import BiasConfig, ModelConfig, MoeConfig
 from podium.models.bind import Params
 from podium.models.moe import Routing, balance_weight
 
-Loads = dict[str, dict[str, Any]]  # stack -> block -> tokens per expert [layers, E]
+Loads = dict[str, dict[str, Any]]  # stack -> block -> tokens per expert [.., E]
 
 
 def summed(cfg: ModelConfig, routings: Any) -> tuple[Array, Loads]:
@@ -29,7 +29,7 @@ def summed(cfg: ModelConfig, routings: Any) -> tuple[Array, Loads]:
 def max_load(loads: Loads) -> Array:
     """The busiest expert's load over an even share, of any layer; 1 is perfect."""
     worst = [
-        jnp.max(load_LE / jnp.maximum(jnp.mean(load_LE, axis=1, keepdims=True), 1e-9))
+        jnp.max(load_LE / jnp.maximum(jnp.mean(load_LE, axis=-1, keepdims=True), 1e-9))
         for load_LE in jax.tree.leaves(loads)
     ]
     return jnp.max(jnp.stack(worst))
@@ -44,7 +44,7 @@ def balanced(cfg: ModelConfig, params: Params, loads: Loads) -> Params:
     rate = moe.balance.update_rate
     for stack, blocks in loads.items():
         for block, load_LE in blocks.items():
-            mean_L1 = jnp.mean(load_LE, axis=1, keepdims=True)
+            mean_L1 = jnp.mean(load_LE, axis=-1, keepdims=True)
             path = (stack, block, "mlp", "router", "choice_bias")
             change_LE = rate * jnp.sign(mean_L1 - load_LE)
             params = _added(params, path, change_LE)

@@ -8,6 +8,7 @@ import optax
 
 from podium.config import AdafactorConfig, AdamWConfig, LionConfig, OptimConfig
 
+STACKED = ("repeats", "layers", "experts")  # leading axes: many kernels in one array
 NO_DECAY = ("bias", "scale", "choice_bias")  # parameter names; vectors are not decayed
 
 
@@ -80,7 +81,7 @@ def _muon_dimensions(axes: Any) -> Any:
     from optax.contrib import MuonDimensionNumbers
 
     def numbers(name: str, dims: tuple[str | None, ...]):
-        inner = [i for i, d in enumerate(dims) if d not in ("layers", "experts")]
+        inner = [i for i, d in enumerate(dims) if d not in STACKED]
         if name in NO_DECAY or "vocab" in dims or len(inner) < 2:
             return None
         embed = [i for i in inner if dims[i] in ("embed", "expert_embed", "latent")]

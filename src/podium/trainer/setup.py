@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
 from podium.input.batch import Batch
-from podium.models import bind
+from podium.models import bind, pipeline
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
 from podium.trainer.compiler_options import compiler_options
@@ -63,6 +63,8 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     check_rules_are_used(rules, bind.abstract(cfg.model).axes)
     check_batch(cfg, rules)
     check_length(cfg, rules)
+    rows = cfg.global_batch_seqs // cfg.grad_accum_steps
+    pipeline.schedule(cfg.model.pipeline, rules, rows)
     model = bind.abstract(cfg.model)
     schedule = learning_rate(cfg.optim, cfg.num_steps)
     optimizer = make_optimizer(cfg.optim, schedule, model.axes)
@@ -73,8 +75,10 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)
 
 
-OFF_WORK = ("embed", "opt_embed", "expert_embed", "latent", "layers", "act_length")
-"""Rules that split weights, or what lies between two parts of a block: not work."""
+OFF_WORK = ("embed", "opt_embed", "expert_embed", "latent", "act_length")
+"""Rules that split weights, or what lies between two parts of a block: not work.
+
+Layers are work only as stages of a pipeline."""
 
 
 def check_batch(cfg: TrainConfig, rules: ShardingRules) -> None:
@@ -119,7 +123,8 @@ def check_rules_are_used(rules: ShardingRules, axes: dict) -> None:
                 f"set sharding.{field.name}=()"
             )
         if field.name in carried and field.name not in OFF_WORK:
-            used |= set(mesh_axes)
+            is_work = {"stage"} if field.name == "layers" else set(mesh_axes)
+            used |= is_work & set(mesh_axes)
     for axis, size in rules.mesh.shape.items():
         if size > 1 and axis not in used:
             raise ShardingError(
