@@ -7,6 +7,7 @@ python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
 Compiles the real train step with the TPU compiler and reads the result.
 """
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -23,6 +24,7 @@ from profiling.chips import Slice, parse_slice
 _EXAMPLE = """examples:
   python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
   python -m profiling.plan --config=F --topology=v4-256x4 --tokens=2e12 --json
+  python -m profiling.plan --config=F --topology=v4-256 --search --plot=layouts.png
 
 A slice is named as Google names it: v4-256 and v5p-256 count TensorCores (128 chips),
 v5e-256 and v6e-256 chips; x4 stands for four slices. Exit code 1: it does not fit.
@@ -50,21 +52,57 @@ def main(argv: Sequence[str]) -> int:
         "--no_proposal", action="store_true", help="if it does not fit, just say so"
     )
     parser.add_argument("--hlo", metavar="FILE", help="write the scheduled HLO here")
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="estimate every mesh, remat policy and number of micro-batches at this "
+        "global batch, and compile the best",
+    )
+    parser.add_argument(
+        "--compile", type=int, metavar="N", help="layouts that --search compiles (3)"
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="--search: memory against step time, as PNG"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args, cfg = cli.parse(parser, argv)
     if not args.topology:
         parser.error("--topology is missing, e.g. --topology=v4-256")
+    if not args.search and (args.plot or args.compile is not None):
+        parser.error("--plot and --compile belong to --search")
+    if args.search and args.hlo:
+        parser.error("--hlo is of one layout; run it again without --search")
+    if args.compile is not None and args.compile < 0:
+        parser.error(f"--compile is {args.compile}; expected 0 or more")
     where = parse_slice(args.topology)
     if args.usd_per_chip_hour is not None:
         chip = dataclasses.replace(where.chip, usd_per_chip_hour=args.usd_per_chip_hour)
         where = dataclasses.replace(where, chip=chip)
     aot.without_tpus()
+    if args.search:
+        return _search(args, cfg, where)
 
     plan = make_plan(cfg, where, tokens=args.tokens, hlo_path=args.hlo)
     if not plan["fits"] and not args.no_proposal:
         plan["proposal"] = propose(cfg, where)
     print(json.dumps(plan, indent=2)) if args.json else _print(plan)
     return 0 if plan["fits"] else cli.EXIT_FAILED
+
+
+def _search(args: argparse.Namespace, cfg: TrainConfig, where: Slice) -> int:
+    from profiling import search_report
+
+    count = 3 if args.compile is None else args.compile
+    found = search_report.search(cfg, where, num_compiled=count, tokens=args.tokens)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        search_report.print_search(found)
+    if args.plot:
+        from profiling.search_plot import plot
+
+        plot(found, args.plot)
+    return 0 if found["fits"] else cli.EXIT_FAILED
 
 
 def make_plan(
