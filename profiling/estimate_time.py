@@ -198,7 +198,7 @@ class _Layer:
     def _ring_size(self) -> int | None:
         """As `ring_scatter.ring_size`."""
         s, axes = self.s, self.s.axes("embed")
-        if len(axes) != 1 or s.axes("batch") != axes or s.axes("length"):
+        if len(axes) != 1 or s.axes("batch") != axes:
             return None
         ring, D = max(self.where.shape), s.cfg.model.embed_dim
         whole = s.sizes[axes[0]] == self.where.num_devices == self.where.num_chips
