@@ -12,12 +12,11 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from podium import cli
 from podium.config import TrainConfig
-from podium.errors import ConfigError
 from profiling import aot
 from profiling.chips import Slice, parse_slice
 
@@ -84,7 +83,9 @@ def main(argv: Sequence[str]) -> int:
 
     plan = make_plan(cfg, where, tokens=args.tokens, hlo_path=args.hlo)
     if not plan["fits"] and not args.no_proposal:
-        plan["proposal"] = propose(cfg, where)
+        from profiling.proposal import propose
+
+        plan["proposal"] = propose(cfg, where, plan["hbm_bytes_per_chip"])
     print(json.dumps(plan, indent=2)) if args.json else _print(plan)
     return 0 if plan["fits"] else cli.EXIT_FAILED
 
@@ -212,48 +213,6 @@ def _price(plan: dict[str, Any], where: Slice, tokens: float) -> dict[str, Any]:
         "usd_for_budget": usd,
         "usd_per_billion_tokens": usd / tokens * 1e9,
     }
-
-
-def propose(cfg: TrainConfig, where: Slice) -> dict[str, Any] | None:
-    """The nearest change that does fit, compiled to be sure; None if none of them."""
-    for words, changed, there in _alternatives(cfg, where):
-        try:
-            plan = make_plan(changed, there)
-        except ConfigError:
-            continue  # the batch does not divide that way
-        if plan["fits"]:
-            return {"change": words, "topology": there.name} | {
-                key: plan[key] for key in ("hbm_bytes_per_chip", "step_secs")
-            }
-    return None
-
-
-def _alternatives(
-    cfg: TrainConfig, where: Slice
-) -> Iterator[tuple[str, TrainConfig, Slice]]:
-    """Nearest first: recompute more, hold fewer rows at once, take a larger slice."""
-    model = dataclasses.replace(cfg.model, remat="full")
-    full = dataclasses.replace(cfg, model=model)
-    if cfg.model.remat != "full":
-        yield "--config.model.remat=full", full, where
-    for factor in (2, 4):
-        steps = cfg.grad_accum_steps * factor
-        if cfg.global_batch_seqs % steps == 0:
-            words = f"--config.model.remat=full --config.grad_accum_steps={steps}"
-            yield words, dataclasses.replace(full, grad_accum_steps=steps), where
-    larger = [t for t in where.chip.topologies if _chips(t) > where.chips_per_slice]
-    for shape in larger[:2]:
-        there = parse_slice(
-            f"{where.chip.name}-{_chips(shape) * (2 if where.chip.counts_cores else 1)}"
-        )
-        yield f"--topology={there.name}", cfg, there
-
-
-def _chips(shape: str) -> int:
-    chips = 1
-    for n in shape.split("x"):
-        chips *= int(n)
-    return chips
 
 
 def _progress(what: str) -> Any:

@@ -95,6 +95,14 @@ def estimate(candidate: Candidate, cfg: TrainConfig, where: Slice) -> Estimated:
     )
 
 
+def own(cfg: TrainConfig, where: Slice) -> Estimated:
+    """The estimate of the config's own layout."""
+    mine = Candidate(
+        mesh=cfg.mesh, remat=cfg.model.remat, grad_accum_steps=cfg.grad_accum_steps
+    )
+    return estimate(mine, cfg, where)
+
+
 def candidates(cfg: TrainConfig, where: Slice) -> Iterator[Candidate]:
     """Every factorisation of the devices over the axes that the model can use, times
     the policies, times the numbers of micro-batches that divide the batch."""

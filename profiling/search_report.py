@@ -11,7 +11,6 @@ from podium.errors import ConfigError, ShardingError
 from profiling.chips import Slice
 from profiling.plan import make_plan
 from profiling.search import (
-    Candidate,
     Estimated,
     candidates,
     estimate,
@@ -113,14 +112,6 @@ def _as_data(e: Estimated, cfg: TrainConfig, room: float) -> dict[str, Any]:
     }
 
 
-def own(cfg: TrainConfig, where: Slice) -> Estimated:
-    """The estimate of the config's own layout."""
-    mine = Candidate(
-        mesh=cfg.mesh, remat=cfg.model.remat, grad_accum_steps=cfg.grad_accum_steps
-    )
-    return estimate(mine, cfg, where)
-
-
 def config_lines(settings: dict[str, int | str]) -> list[str]:
     """Lines for a config file."""
     return [f"cfg.{name} = {value!r}" for name, value in settings.items()]
@@ -169,7 +160,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     )
     hbm, secs, mfu = (
         f"{guess['hbm_bytes_per_chip'] / GIB:.1f} -> ",
-        f"{guess['step_secs']:.3f} -> ",
+        f"{guess['step_secs']:.3g} -> ",
         f"{guess['mfu']:.1%} -> ",
     )
     name = ", ".join([mesh or "one device", *layout])
@@ -180,7 +171,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         name,
         f"{hbm}{row['hbm_bytes_per_chip'] / GIB:.1f}",
-        f"{secs}{row['step_secs']:.3f}",
+        f"{secs}{row['step_secs']:.3g}",
         f"{mfu}{row['mfu_bound']:.1%}",
-        f"{row['usd_per_billion_tokens']:,.0f}",
+        f"{row['usd_per_billion_tokens']:,.2f}",
     ]
