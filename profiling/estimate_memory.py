@@ -4,8 +4,8 @@
 
 State follows from the layout. Activations are what the remat policy keeps of every
 layer. Temporaries are what is alive beside them while one layer, or the output head, is
-differentiated: its gathered weights twice (one layer computes, the next arrives), their
-gradient, what is recomputed. Checked against compiled steps by `benchmarks/estimate.py`.
+differentiated: its gathered weights twice (one layer computes, the next arrives or the
+gradient of the last one leaves), what is recomputed. Checked against compiled steps by `benchmarks/estimate.py`.
 """
 
 from podium.config import AdafactorConfig, AdamWConfig
@@ -83,13 +83,12 @@ def _temporaries(s: Shares) -> float:
     D, params = cfg.model.embed_dim, s.params()
     gathered = s.dense_layer_params + s.expert_layer_params
     is_gathered = s.parts("embed") > 1
-    layer = size * gathered * (3 if is_gathered else 1)
+    layer = size * gathered * (2 if is_gathered else 1)
     layer += size * (_backward_set(s) + _routed(s))
     chunk = min(cfg.loss.chunk_tokens, s.tokens)
     logits = 2 * FLOAT32 * chunk * s.table_params / D
-    # The head gathered, its gradient in the compute type and in float32, and the
-    # gradient of every hidden state of the micro-batch.
-    head = logits + (2 * size + FLOAT32) * s.table_params + size * D * s.tokens
+    # The head gathered, its gradient, and that of every hidden state.
+    head = logits + 2 * size * s.table_params + size * D * s.tokens
     whole = size * params  # all weights in the compute type, cast outside of the loop
     if cfg.grad_accum_steps > 1:
         whole += FLOAT32 * params  # the sum, and the micro-batch's own gradients
