@@ -5,7 +5,8 @@
 State follows from the layout. Activations are what the remat policy keeps of every
 layer. Temporaries are what is alive beside them while one layer, or the output head, is
 differentiated: its gathered weights twice (one layer computes, the next arrives or the
-gradient of the last one leaves), what is recomputed. Checked against compiled steps by `benchmarks/estimate.py`.
+gradient of the last one leaves), what is recomputed. Checked against compiled steps by
+`benchmarks/estimate.py`.
 """
 
 from podium.config import AdafactorConfig, AdamWConfig
