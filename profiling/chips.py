@@ -3,14 +3,17 @@
 """TPU generations and slices: the figures that a plan is made of. No jax here.
 
 Sources, as numbered in the table:
- [1] Google's page of the generation, docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}
+ [1] Google's page of the generation, docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}.
+     v5e: 197 Tflop/s, 819 GB/s, ICI 400 GB/s a chip in both directions together, 6.4 Tbps
+     of DCN a pod. v5p: 459, 2765, ICI 1200, DCN 50 Gbps a chip. v6e: 918, 1638, ICI 800
  [2] "How to Scale Your Model", jax-ml.github.io/scaling-book/tpus: bandwidth of one link
-     in one direction as measured, a little below the nominal one
+     in one direction as measured, a little below the nominal one: [1]'s figure over
+     links * 2, 50 GB/s on v5e and 100 on v5p and v6e
  [3] jax, `pallas/mosaic/tpu_info.py`: matrix units of a core; the clock follows from
      peak = units * side**2 * 2 * clock
  [4] the compiler itself, libtpu 0.0.42: "exceeds available HBM (30.75G)"
  [5] cloud.google.com/tpu/pricing, on demand, us regions, 2025; `--usd_per_chip_hour`
-     says what you pay. The price of tpu7x was not confirmed on the page itself.
+     says what you pay. They change, and no stored copy of the page confirmed them.
 """
 
 import dataclasses

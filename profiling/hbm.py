@@ -46,13 +46,21 @@ def tree_bytes(shapes: Any, shardings: Any) -> int:
 
 
 def stacked_bytes(module: Module, *, on_host: bool = False) -> int:
-    """Bytes that forward loops over layers stack up, one slot for each trip."""
-    entry = module.computations[module.entry]
-    return sum(
-        _stacked(loop, module.computations[loop.called["body"]], on_host)
-        for loop in entry.instructions.values()
-        if loop.opcode == "while" and "transpose(" not in loop.op_name
-    )
+    """Bytes that forward loops over layers stack up, one slot for each trip.
+
+    The loops of the entry, and those inside its loop over micro-batches.
+    """
+    return _stacked_in(module, module.computations[module.entry], on_host)
+
+
+def _stacked_in(module: Module, computation: Computation, on_host: bool) -> int:
+    total = 0
+    for loop in computation.instructions.values():
+        if loop.opcode != "while" or "transpose(" in loop.op_name:
+            continue
+        body = module.computations[loop.called["body"]]
+        total += _stacked(loop, body, on_host) + _stacked_in(module, body, on_host)
+    return total
 
 
 def _stacked(loop: Instruction, body: Computation, on_host: bool) -> int:

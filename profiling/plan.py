@@ -7,22 +7,23 @@ python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
 Compiles the real train step with the TPU compiler and reads the result.
 """
 
+import argparse
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from podium import cli
 from podium.config import TrainConfig
-from podium.errors import ConfigError
 from profiling import aot
 from profiling.chips import Slice, parse_slice
 
 _EXAMPLE = """examples:
   python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
   python -m profiling.plan --config=F --topology=v4-256x4 --tokens=2e12 --json
+  python -m profiling.plan --config=F --topology=v4-256 --search --plot=layouts.png
 
 A slice is named as Google names it: v4-256 and v5p-256 count TensorCores (128 chips),
 v5e-256 and v6e-256 chips; x4 stands for four slices. Exit code 1: it does not fit.
@@ -50,21 +51,59 @@ def main(argv: Sequence[str]) -> int:
         "--no_proposal", action="store_true", help="if it does not fit, just say so"
     )
     parser.add_argument("--hlo", metavar="FILE", help="write the scheduled HLO here")
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="estimate every mesh, remat policy and number of micro-batches at this "
+        "global batch, and compile the best",
+    )
+    parser.add_argument(
+        "--compile", type=int, metavar="N", help="layouts that --search compiles (3)"
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="--search: memory against step time, as PNG"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args, cfg = cli.parse(parser, argv)
     if not args.topology:
         parser.error("--topology is missing, e.g. --topology=v4-256")
+    if not args.search and (args.plot or args.compile is not None):
+        parser.error("--plot and --compile belong to --search")
+    if args.search and args.hlo:
+        parser.error("--hlo is of one layout; run it again without --search")
+    if args.compile is not None and args.compile < 0:
+        parser.error(f"--compile is {args.compile}; expected 0 or more")
     where = parse_slice(args.topology)
     if args.usd_per_chip_hour is not None:
         chip = dataclasses.replace(where.chip, usd_per_chip_hour=args.usd_per_chip_hour)
         where = dataclasses.replace(where, chip=chip)
     aot.without_tpus()
+    if args.search:
+        return _search(args, cfg, where)
 
     plan = make_plan(cfg, where, tokens=args.tokens, hlo_path=args.hlo)
     if not plan["fits"] and not args.no_proposal:
-        plan["proposal"] = propose(cfg, where)
+        from profiling.proposal import propose
+
+        plan["proposal"] = propose(cfg, where, plan["hbm_bytes_per_chip"])
     print(json.dumps(plan, indent=2)) if args.json else _print(plan)
     return 0 if plan["fits"] else cli.EXIT_FAILED
+
+
+def _search(args: argparse.Namespace, cfg: TrainConfig, where: Slice) -> int:
+    from profiling import search_report
+
+    count = 3 if args.compile is None else args.compile
+    found = search_report.search(cfg, where, num_compiled=count, tokens=args.tokens)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        search_report.print_search(found)
+    if args.plot:
+        from profiling.search_plot import plot
+
+        plot(found, args.plot)
+    return 0 if found["fits"] else cli.EXIT_FAILED
 
 
 def make_plan(
@@ -174,48 +213,6 @@ def _price(plan: dict[str, Any], where: Slice, tokens: float) -> dict[str, Any]:
         "usd_for_budget": usd,
         "usd_per_billion_tokens": usd / tokens * 1e9,
     }
-
-
-def propose(cfg: TrainConfig, where: Slice) -> dict[str, Any] | None:
-    """The nearest change that does fit, compiled to be sure; None if none of them."""
-    for words, changed, there in _alternatives(cfg, where):
-        try:
-            plan = make_plan(changed, there)
-        except ConfigError:
-            continue  # the batch does not divide that way
-        if plan["fits"]:
-            return {"change": words, "topology": there.name} | {
-                key: plan[key] for key in ("hbm_bytes_per_chip", "step_secs")
-            }
-    return None
-
-
-def _alternatives(
-    cfg: TrainConfig, where: Slice
-) -> Iterator[tuple[str, TrainConfig, Slice]]:
-    """Nearest first: recompute more, hold fewer rows at once, take a larger slice."""
-    model = dataclasses.replace(cfg.model, remat="full")
-    full = dataclasses.replace(cfg, model=model)
-    if cfg.model.remat != "full":
-        yield "--config.model.remat=full", full, where
-    for factor in (2, 4):
-        steps = cfg.grad_accum_steps * factor
-        if cfg.global_batch_seqs % steps == 0:
-            words = f"--config.model.remat=full --config.grad_accum_steps={steps}"
-            yield words, dataclasses.replace(full, grad_accum_steps=steps), where
-    larger = [t for t in where.chip.topologies if _chips(t) > where.chips_per_slice]
-    for shape in larger[:2]:
-        there = parse_slice(
-            f"{where.chip.name}-{_chips(shape) * (2 if where.chip.counts_cores else 1)}"
-        )
-        yield f"--topology={there.name}", cfg, there
-
-
-def _chips(shape: str) -> int:
-    chips = 1
-    for n in shape.split("x"):
-        chips *= int(n)
-    return chips
 
 
 def _progress(what: str) -> Any:

@@ -110,9 +110,35 @@ def test_a_step_that_does_not_fit_exits_with_1_and_says_by_how_much(tmp_path):
     assert found["hbm_bytes_per_chip"] > found["hbm_capacity_bytes"]
 
 
+@needs_compiler
+def test_a_search_compiles_the_best_and_prints_what_to_paste(small):
+    path, first = small
+    png = path / "layouts.png"
+    args = ("--topology=v5e-4", "--search", "--compile=1", f"--plot={png}")
+    done = plan(path, *args)
+    assert done.returncode == 0, done.stderr
+    assert "cfg.mesh.fsdp = " in done.stdout or "cfg.mesh.data = " in done.stdout
+    assert png.read_bytes().startswith(b"\x89PNG")
+    found = json.loads(plan(path, *args[:3], "--json").stdout)
+    (best,) = found["compiled"]
+    assert best["fits"]
+    # the estimate is within a factor of two even of so small a step
+    assert (
+        0.5 < best["estimated"]["hbm_bytes_per_chip"] / best["hbm_bytes_per_chip"] < 2
+    )
+    assert best["step_secs"] <= first["step_secs"] * 1.001
+    every = found["candidates"]
+    assert len(every) == found["num_candidates"] >= found["num_feasible"] > 0
+    assert all(row["fits"] or row["reason"] for row in every)
+    assert sum(row["candidates"] for row in found["infeasible"]) == sum(
+        not row["fits"] for row in every
+    )
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
+        (["--topology=v5e-4", "--plot=x.png"], "belong to --search"),
         ([], "--topology is missing"),
         (["--topology=v9-4"], "unknown TPU"),
         (["--topology=v4-9"], "Nearest: v4-8"),

@@ -26,11 +26,15 @@ MIN_WIDTH = 512  # narrower chunks leave the matrix units waiting
 def ring_size(rules: ShardingRules, embed_dim: int) -> int | None:
     """How many devices the ring has; None where a plain sum is the better way.
 
-    The axis that splits the width must be the one that splits the rows, alone: FSDP on
-    one slice. Its outermost part lies along a dim of the torus, see `make_mesh`.
+    The axis that splits the width must be the one that splits the rows, and the mesh's
+    only one: FSDP on one slice. Beside a tensor axis each of its devices would gather
+    the others' columns and make the whole gradient: four times the step's operations on
+    a 16 x 8 mesh. The axis' outermost part lies along a torus dim, see `make_mesh`.
     """
     axes = rules.mesh_axes("embed")
-    if len(axes) != 1 or rules.mesh_axes("batch") != axes or rules.mesh_axes("length"):
+    if len(axes) != 1 or rules.mesh_axes("batch") != axes:
+        return None
+    if rules.mesh.shape[axes[0]] != rules.mesh.size:
         return None
     ring = outermost_torus_dim(rules)
     if ring < 4 or embed_dim // ring < MIN_WIDTH or embed_dim % (2 * ring):

@@ -1,0 +1,246 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""How long a step takes, in closed form: operations, bytes over HBM, bytes over links.
+
+step = micro-batches * (layers + head) + optimizer
+layer = compute + synchronous collectives + what of the others compute does not hide
+
+After "How to Scale Your Model", jax-ml.github.io/scaling-book/training: which
+collectives each axis needs. Two figures a chip are fitted to what the TPU compiler
+itself estimates (`EFFICIENCY`, see `benchmarks/estimate.py`): this is a quick guess of
+what `roofline.py` reads from a compiled step, and shares its conventions.
+"""
+
+import dataclasses
+import math
+
+from profiling.chips import Slice
+from profiling.estimate_memory import compute_bytes, host_bytes
+from profiling.placement import Placement, place
+from profiling.shares import Shares
+
+# Share of peak that dense matmul fusions reach, fitted to compiled steps.
+EFFICIENCY = {"v4": 0.85, "v5e": 0.79, "v5p": 0.78, "v6e": 0.53, "tpu7x": 0.53}
+HIDDEN = 0.9  # of compute, the part that asynchronous transfers can lie under
+ACCUMULATE_BYTES = 12  # per parameter: read the sum and the new gradient, write
+UPDATE_BYTES = 36  # per parameter: read p, m, v, g twice; write p, m, v
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds of one step."""
+
+    compute_secs: float
+    exposed_secs: float  # collectives and copies that nothing hides
+    optimizer_secs: float
+    ici_secs: float  # all collectives inside slices, hidden or not
+    dcn_secs: float
+
+    @property
+    def step_secs(self) -> float:
+        """All that does not overlap."""
+        return self.compute_secs + self.exposed_secs + self.optimizer_secs
+
+
+def recomputed(policy: str) -> tuple[bool, bool, bool, bool]:
+    """What the backward pass does again: q, k and v; attention; output; MLP."""
+    return {
+        "none": (False, False, False, False),
+        "dots": (False, True, False, False),
+        "qkv": (False, True, True, True),
+        "qkv_on_host": (False, True, True, True),
+        "attention_out": (True, False, True, True),
+        "full": (True, True, True, True),
+    }[policy]
+
+
+def times(s: Shares, where: Slice) -> Times:
+    """Of one step on a mesh that the config divides over."""
+    across = {"data": 1, "fsdp": 1}
+    if where.num_slices > 1:
+        across = _across(s, where)
+    inside = {axis: n // across.get(axis, 1) for axis, n in s.sizes.items()}
+    layer = _Layer(s, where, place(inside, where), across)
+    parts, L = s.cfg.grad_accum_steps, s.cfg.model.num_layers
+    hbm = where.chip.hbm_bytes_per_sec / where.chip.devices_per_chip
+    head, head_sync, head_async = layer.head()
+    compute, sync, hidden = layer.compute_secs(), layer.sync_secs(), layer.async_secs()
+    exposed = sync + max(0.0, hidden - HIDDEN * compute)
+    exposed_head = head_sync + max(0.0, head_async - HIDDEN * head)
+    update = UPDATE_BYTES * s.params()
+    if parts > 1:
+        update += ACCUMULATE_BYTES * s.params() * parts
+    return Times(
+        compute_secs=parts * (L * compute + head),
+        exposed_secs=parts * (L * exposed + exposed_head),
+        optimizer_secs=update / hbm,
+        ici_secs=parts * (L * (sync + hidden) + head_sync + head_async),
+        dcn_secs=parts * L * layer.dcn_secs(),
+    )
+
+
+def _across(s: Shares, where: Slice) -> dict[str, int]:
+    asked = s.cfg.mesh.slices
+    fsdp = where.num_slices // asked.data if asked.fsdp == -1 else asked.fsdp
+    return {"data": where.num_slices // fsdp, "fsdp": fsdp}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """One layer of one micro-batch on one device."""
+
+    s: Shares
+    where: Slice
+    placement: Placement
+    across: dict[str, int]  # slices along each axis
+
+    # --- compute -----------------------------------------------------------------------
+
+    def compute_secs(self) -> float:
+        """Forward, backward, and what is computed again."""
+        s, chip = self.s, self.where.chip
+        qkv, attention, out, mlp = recomputed(s.cfg.model.remat)
+        a, D = s.cfg.model.attention, s.cfg.model.embed_dim
+        one = 2 * s.tokens * D * a.head_dim
+        heads = a.num_heads / s.parts("heads")
+        kv_heads = a.num_kv_heads / s.parts("kv_heads")
+        again = qkv * one * (heads + 2 * kv_heads) + out * one * heads
+        all_mlp = s.projection_flops - 2 * one * (heads + kv_heads)
+        again += mlp * (all_mlp - s.down_flops)
+        dense = 3 * s.projection_flops + again
+        grouped = s.expert_flops * (3 + mlp * 2 / 3)
+        # Kernels count at peak, as in the roofline; backward is 7 matmuls to 2.
+        kernel = s.attention_flops * (1 + attention + 3.5)
+        peak = chip.device_peak_flops
+        secs = (dense / EFFICIENCY[chip.name] + kernel + grouped) / peak
+        return secs + self._elementwise_bytes() / (
+            chip.hbm_bytes_per_sec / chip.devices_per_chip
+        )
+
+    def _elementwise_bytes(self) -> float:
+        """Norms, residuals, rotations, activations: arrays read and written beside
+        the matmuls that they could not be joined to."""
+        s, a, D = self.s, self.s.cfg.model.attention, self.s.cfg.model.embed_dim
+        _, _, _, mlp = recomputed(s.cfg.model.remat)
+        passes = 3 + (1 if mlp else 0)
+        heads = a.head_dim * (a.num_heads + a.num_kv_heads) / s.parts("heads")
+        numbers = s.residual_tokens * 4 * D + s.tokens * (2 * s.mlp_width + heads)
+        if s.moe is not None:  # sorted, gathered and weighted copies
+            sent = s.tokens * s.moe.experts_per_token * s.parts("experts")
+            numbers += sent * (6 * D + 3 * s.moe.dim / s.parts("mlp"))
+        return compute_bytes(s) * passes * numbers
+
+    def head(self) -> tuple[float, float, float]:
+        """Seconds: logits and their gradients (twice forward: they are not kept), then
+        the synchronous and the asynchronous collectives of both tables."""
+        s, chip = self.s, self.where.chip
+        compute = 4 * s.head_flops / EFFICIENCY[chip.name] / chip.device_peak_flops
+        logits = s.tokens * s.table_params / s.cfg.model.embed_dim
+        compute += 6 * 4 * logits / (chip.hbm_bytes_per_sec / chip.devices_per_chip)
+        table = compute_bytes(s) * s.table_params
+        gathers = s.num_tables + 1
+        sync, hidden = self._gradients(table * s.num_tables)
+        return compute, sync, hidden + gathers * self._gather(table, s.axes("embed"))
+
+    # --- collectives -------------------------------------------------------------------
+
+    def sync_secs(self) -> float:
+        """Those that stop the core."""
+        return self._gradients(self._weights())[0] + self._tensor() + self._experts()
+
+    def async_secs(self) -> float:
+        """Those that can lie under compute."""
+        gathers = 2 * self._gather(self._weights(), self.s.axes("embed"))
+        return (
+            gathers + self._gradients(self._weights())[1] + self._ring() + self._host()
+        )
+
+    def dcn_secs(self) -> float:
+        """Over the data-centre network: gradients, and weights under fsdp."""
+        share = self._weights() / self.s.parts("embed")
+        dcn = self.where.chip.dcn_bytes_per_sec / self.where.chip.devices_per_chip
+        n = self.across["data"]
+        secs = 2 * share * (n - 1) / n / dcn
+        n = self.across["fsdp"]
+        return secs + 3 * share * (n - 1) / dcn
+
+    def _weights(self) -> float:
+        """Bytes of a layer's weights in the compute type, gathered."""
+        s = self.s
+        return compute_bytes(s) * (s.dense_layer_params + s.expert_layer_params)
+
+    def _gather(self, num_bytes: float, axes: tuple[str, ...]) -> float:
+        """`num_bytes`: of the result."""
+        parts = math.prod(self.s.sizes[a] for a in axes)
+        rate = self.placement.bytes_per_sec(axes)
+        return num_bytes * (parts - 1) / parts / rate
+
+    def _gradients(self, num_bytes: float) -> tuple[float, float]:
+        """Synchronous and asynchronous seconds of summing gradients over devices."""
+        s, axes = self.s, self.s.axes("embed")
+        replicas = tuple(a for a in s.axes("batch") if a not in axes)
+        sync, hidden = 0.0, 0.0
+        if axes:
+            ring = self._ring_size()
+            if ring:  # travels under the matmuls, see models/ring_scatter.py
+                rate = 2 * self.where.chip.link_bytes_per_sec
+                hidden += num_bytes * (ring - 1) / ring / rate
+                sync += self._gather(num_bytes / ring, axes)
+            else:
+                passes = 2 if s.axes("batch") == axes else 1
+                sync += passes * self._gather(num_bytes, axes)
+        if replicas:
+            share = num_bytes / s.parts("embed")
+            sync += 2 * self._gather(share, replicas)
+        return sync, hidden
+
+    def _ring_size(self) -> int | None:
+        """As `ring_scatter.ring_size`."""
+        from podium.models.ring_scatter import MIN_WIDTH  # imports jax
+
+        s, axes = self.s, self.s.axes("embed")
+        if len(axes) != 1 or s.axes("batch") != axes:
+            return None
+        ring, D = max(self.where.shape), s.cfg.model.embed_dim
+        whole = s.sizes[axes[0]] == self.where.num_devices == self.where.num_chips
+        if not whole or ring < 4 or D // ring < MIN_WIDTH or D % (2 * ring):
+            return None
+        return ring
+
+    def _tensor(self) -> float:
+        """Activations gathered before, scattered after, each part of a block."""
+        s = self.s
+        axes = s.axes("heads")
+        if not axes:
+            return 0.0
+        qkv, _, out, _ = recomputed(s.cfg.model.remat)
+        rows = compute_bytes(s) * s.cfg.model.embed_dim * s.tokens
+        # forward 4; backward 4, and inputs gathered again for the weights' gradients 2
+        return (10 + qkv + out) * self._gather(rows, axes)
+
+    def _experts(self) -> float:
+        """Tokens of an expert group, gathered and summed back, see moe_dropless.py."""
+        s = self.s
+        if s.moe is None or s.parts("experts") == 1:
+            return 0.0
+        rows = compute_bytes(s) * s.cfg.model.embed_dim * s.tokens * s.parts("experts")
+        mlp = recomputed(s.cfg.model.remat)[3]
+        return (4 + mlp) * self._gather(rows, s.axes("experts"))
+
+    def _ring(self) -> float:
+        """Keys and values once round the context axis forward, with gradients back."""
+        s, a = self.s, self.s.cfg.model.attention
+        axes = s.axes("length")
+        if not axes:
+            return 0.0
+        heads = a.num_kv_heads / s.parts("kv_heads")
+        kv = 2 * compute_bytes(s) * s.tokens * heads * a.head_dim
+        again = recomputed(s.cfg.model.remat)[1]
+        rounds = s.parts("length") - 1
+        return (3 + again) * kv * rounds / self.where.chip.link_bytes_per_sec
+
+    def _host(self) -> float:
+        """Copies to and from the host's memory."""
+        s, chip = self.s, self.where.chip
+        per_layer = host_bytes(s) / s.cfg.model.num_layers
+        return per_layer * chip.devices_per_chip / chip.host_bytes_per_sec

@@ -1,0 +1,51 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Why a mesh cannot run a config: which number does not divide by which axis.
+
+The checks of `trainer/setup.py` and `sharding/rules.py` in closed form, so that
+thousands of meshes are sorted out without building one.
+"""
+
+import math
+
+from podium.config_model import MoeConfig
+from profiling.shares import Shares
+
+
+def indivisible(s: Shares) -> str | None:
+    """The first number that does not divide, in words; None if everything does."""
+    cfg, model, a = s.cfg, s.cfg.model, s.cfg.model.attention
+    rows, T = cfg.global_batch_seqs, cfg.data.seq_len
+    if rows % s.parts("batch"):
+        return _words("global_batch_seqs", rows, s, "batch")
+    if rows // cfg.grad_accum_steps % s.parts("batch"):
+        return "rows of a micro-batch by " + " * ".join(s.axes("batch"))
+    C = s.parts("length")
+    is_ring = C > 1 and a.context == "ring"
+    if T % math.lcm(s.parts("act_length"), 2 * C if is_ring else 1):
+        return _words("data.seq_len", T, s, "act_length")
+    if C > 1 and not is_ring and a.num_heads % (C * s.parts("heads")):
+        return f"model.attention.num_heads ({a.num_heads}) by context * tensor"
+    dims = [
+        ("model.embed_dim", model.embed_dim, "embed"),
+        ("model.embed_dim", model.embed_dim, "opt_embed"),
+        ("model.attention.num_heads", a.num_heads, "heads"),
+        ("model.attention.num_kv_heads", a.num_kv_heads, "kv_heads"),
+        ("model.attention.head_dim", a.head_dim, "head_dim"),
+        ("model.mlp.dim", model.mlp.dim, "mlp"),
+        ("the vocabulary", model.vocab_rows, "vocab"),
+        ("model.num_layers", model.num_layers, "layers"),
+    ]
+    if isinstance(model.mlp, MoeConfig):
+        dims += [
+            ("model.mlp.num_experts", model.mlp.num_experts, "experts"),
+            ("model.embed_dim", model.embed_dim, "expert_embed"),
+        ]
+    for name, number, logical in dims:
+        if number % s.parts(logical):
+            return _words(name, number, s, logical)
+    return None
+
+
+def _words(name: str, number: int, s: Shares, logical: str) -> str:
+    return f"{name} ({number}) by {' * '.join(s.axes(logical))}"

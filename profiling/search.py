@@ -1,0 +1,168 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""All layouts of a run on a slice, judged in closed form; the best few go to the compiler.
+
+A candidate is a mesh, a remat policy and a number of micro-batches, at the config's own
+global batch. Those whose numbers do not divide, or that need more memory than a chip
+has, keep the reason.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from podium.config import MeshConfig, SlicesConfig, TrainConfig
+from podium.config_model import MoeConfig, Remat
+from podium.models import flops
+from profiling.chips import Slice
+from profiling.estimate_memory import memory
+from profiling.estimate_time import times
+from profiling.indivisible import indivisible
+from profiling.shares import shares
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What a layout changes in a config."""
+
+    mesh: MeshConfig
+    remat: Remat
+    grad_accum_steps: int
+
+    def apply(self, cfg: TrainConfig) -> TrainConfig:
+        """The config laid out this way."""
+        return dataclasses.replace(
+            cfg,
+            mesh=self.mesh,
+            grad_accum_steps=self.grad_accum_steps,
+            model=dataclasses.replace(cfg.model, remat=self.remat),
+        )
+
+    def settings(self, cfg: TrainConfig) -> dict[str, int | str]:
+        """Setting -> value, of all that `cfg` must be told."""
+        before, after = cfg.mesh.sizes(), self.mesh.sizes()
+        told = {f"mesh.{a}": n for a, n in after.items() if n > 1 or n != before[a]}
+        if self.mesh.slices != cfg.mesh.slices:
+            told["mesh.slices.data"] = self.mesh.slices.data
+            told["mesh.slices.fsdp"] = self.mesh.slices.fsdp
+        return told | {
+            "model.remat": self.remat,
+            "grad_accum_steps": self.grad_accum_steps,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """A candidate and what the closed forms say; bytes and seconds per chip and step."""
+
+    candidate: Candidate
+    reason: str | None  # why it cannot run
+    hbm_bytes: dict[str, float] = dataclasses.field(default_factory=dict)
+    hbm_bytes_per_chip: float = 0.0
+    step_secs: float = 0.0
+    exposed_secs: float = 0.0
+    mfu: float = 0.0
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can run."""
+        return self.reason is None
+
+
+def estimate(candidate: Candidate, cfg: TrainConfig, where: Slice) -> Estimated:
+    """Memory and time of one candidate."""
+    cfg = candidate.apply(cfg)
+    s = shares(cfg, where.num_devices)
+    if reason := indivisible(s):
+        return Estimated(candidate=candidate, reason=f"indivisible: {reason}")
+    chip = where.chip
+    hbm = {k: v * chip.devices_per_chip for k, v in memory(s).items()}
+    total, room = sum(hbm.values()), chip.device_hbm_bytes * chip.devices_per_chip
+    found = times(s, where)
+    tokens = cfg.global_batch_seqs * cfg.data.seq_len
+    useful = tokens * flops.train_flops_per_token(cfg.model, cfg.data.seq_len)
+    return Estimated(
+        candidate=candidate,
+        reason="out of memory" if total > room else None,
+        hbm_bytes=hbm,
+        hbm_bytes_per_chip=total,
+        step_secs=found.step_secs,
+        exposed_secs=found.exposed_secs,
+        mfu=useful / found.step_secs / (where.num_chips * chip.peak_flops),
+    )
+
+
+def own(cfg: TrainConfig, where: Slice) -> Estimated:
+    """The estimate of the config's own layout."""
+    mine = Candidate(
+        mesh=cfg.mesh, remat=cfg.model.remat, grad_accum_steps=cfg.grad_accum_steps
+    )
+    return estimate(mine, cfg, where)
+
+
+def candidates(cfg: TrainConfig, where: Slice) -> Iterator[Candidate]:
+    """Every factorisation of the devices over the axes that the model can use, times
+    the policies, times the numbers of micro-batches that divide the batch."""
+    counts = [n for n in range(1, 65) if cfg.global_batch_seqs % n == 0]
+    for mesh in meshes(cfg, where):
+        rows = math.prod(mesh.sizes()[axis] for axis in cfg.sharding.batch)
+        # At least a row a device; a mesh that cannot have that is one candidate.
+        steps = [n for n in counts if n * rows <= cfg.global_batch_seqs] or [1]
+        for remat, count in itertools.product(get_args(Remat), steps):
+            yield Candidate(mesh=mesh, remat=remat, grad_accum_steps=count)
+
+
+def meshes(cfg: TrainConfig, where: Slice) -> Iterator[MeshConfig]:
+    """Factorisations of all devices; slices lie along data and fsdp."""
+    num_experts = (
+        cfg.model.mlp.num_experts if isinstance(cfg.model.mlp, MoeConfig) else 1
+    )
+    devices = where.num_devices
+    for tensor, context in itertools.product(divisors(devices), repeat=2):
+        if devices % (tensor * context):
+            continue
+        left = devices // tensor // context
+        for expert in divisors(math.gcd(left, num_experts)):
+            for fsdp in divisors(left // expert):
+                data = left // expert // fsdp
+                for across in divisors(where.num_slices):
+                    if fsdp % across or data % (where.num_slices // across):
+                        continue
+                    # data=-1, what is left, also on CPU devices, which have no slices
+                    slices = SlicesConfig(data=-1, fsdp=across)
+                    yield MeshConfig(
+                        data=data,
+                        fsdp=fsdp,
+                        expert=expert,
+                        context=context,
+                        tensor=tensor,
+                        slices=slices,
+                    )
+
+
+def divisors(n: int) -> list[int]:
+    """Ascending, 1 and n included."""
+    low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return sorted({*low, *(n // d for d in low)})
+
+
+def ranked(found: Sequence[Estimated]) -> list[Estimated]:
+    """Those that can run, the fastest first; of equals the one that takes less memory."""
+    return sorted(
+        (e for e in found if e.fits),
+        key=lambda e: (round(e.step_secs, 4), e.hbm_bytes_per_chip),
+    )
+
+
+def reasons(found: Sequence[Estimated], room: float) -> list[tuple[int, str]]:
+    """How many candidates each reason rules out, the most first."""
+    counts = Counter(e.reason for e in found if e.reason)
+    over = [e.hbm_bytes_per_chip - room for e in found if e.reason == "out of memory"]
+    words = {
+        "out of memory": f"out of memory, the nearest by {min(over, default=0) / 2**30:.2f}"
+        " GiB a chip"
+    }
+    return [(n, words.get(reason, reason)) for reason, n in counts.most_common()]

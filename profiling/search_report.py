@@ -1,0 +1,177 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""`profiling.plan --search`: estimate every layout, compile the best, print the table."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from podium.config import TrainConfig
+from podium.errors import ConfigError, ShardingError
+from profiling.chips import Slice
+from profiling.plan import make_plan
+from profiling.search import (
+    Estimated,
+    candidates,
+    estimate,
+    ranked,
+    reasons,
+)
+
+GIB = 2**30
+_SHOWN_REASONS = 6
+
+
+def search(
+    cfg: TrainConfig, where: Slice, *, num_compiled: int, tokens: float | None = None
+) -> dict[str, Any]:
+    """Everything that was found, as plain data; `fits` if a compiled layout does.
+
+    Compiles one layout a mesh, best estimate first, until `num_compiled` fit or twice
+    as many were tried.
+    """
+    found = _estimate_all(cfg, where)
+    room = where.chip.device_hbm_bytes * where.chip.devices_per_chip
+    compiled = []
+    for best in _one_a_mesh(ranked(found))[: 2 * num_compiled]:
+        if sum(row["fits"] for row in compiled) == num_compiled:
+            break
+        compiled.append(_compile(best, cfg, where, tokens))
+    compiled.sort(key=lambda row: (not row["fits"], row.get("step_secs", 0.0)))
+    return {
+        "topology": where.name,
+        "chips": where.num_chips,
+        "hbm_capacity_bytes": room,
+        "fits": any(row["fits"] for row in compiled)
+        or (not num_compiled and any(e.fits for e in found)),
+        "compiled": compiled,
+        "num_candidates": len(found),
+        "num_feasible": sum(e.fits for e in found),
+        "infeasible": [
+            {"candidates": n, "reason": reason} for n, reason in reasons(found, room)
+        ],
+        "candidates": [_as_data(e, cfg, room) for e in found],
+    }
+
+
+def _estimate_all(cfg: TrainConfig, where: Slice) -> list[Estimated]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console, every = Console(stderr=True), list(candidates(cfg, where))
+    what = f"estimating {len(every):,} layouts for {where.name}"
+    if not console.is_terminal:
+        print(f"plan: {what}", file=sys.stderr, flush=True)
+    return [
+        estimate(candidate, cfg, where)
+        for candidate in track(
+            every, what, console=console, disable=not console.is_terminal
+        )
+    ]
+
+
+def _one_a_mesh(best: Sequence[Estimated]) -> list[Estimated]:
+    """The best of every mesh; meshes that only swap two axes of one cost count once."""
+    kept: dict[tuple, Estimated] = {}
+    for e in best:
+        key = (round(e.step_secs, 4), round(e.hbm_bytes_per_chip / GIB, 2))
+        if all(e.candidate.mesh != k.candidate.mesh for k in kept.values()):
+            kept.setdefault(key, e)
+    return list(kept.values())
+
+
+def _compile(
+    best: Estimated, cfg: TrainConfig, where: Slice, tokens: float | None
+) -> dict[str, Any]:
+    row = {
+        "settings": best.candidate.settings(cfg),
+        "estimated": {
+            "hbm_bytes_per_chip": round(best.hbm_bytes_per_chip),
+            "step_secs": best.step_secs,
+            "mfu": best.mfu,
+        },
+    }
+    try:
+        plan = make_plan(best.candidate.apply(cfg), where, tokens=tokens)
+    except (ConfigError, ShardingError) as error:
+        return row | {"fits": False, "reason": str(error)}
+    return row | plan
+
+
+def _as_data(e: Estimated, cfg: TrainConfig, room: float) -> dict[str, Any]:
+    over = max(0.0, e.hbm_bytes_per_chip - room)
+    return {
+        "settings": e.candidate.settings(cfg),
+        "fits": e.fits,
+        "reason": e.reason,
+        "over_bytes": round(over),
+        "hbm_bytes_per_chip": round(e.hbm_bytes_per_chip),
+        "hbm_bytes": {k: round(v) for k, v in e.hbm_bytes.items()},
+        "step_secs": e.step_secs,
+        "mfu": e.mfu,
+    }
+
+
+def config_lines(settings: dict[str, int | str]) -> list[str]:
+    """Lines for a config file."""
+    return [f"cfg.{name} = {value!r}" for name, value in settings.items()]
+
+
+def print_search(found: dict[str, Any]) -> None:
+    """The table, the lines to paste, and why the others cannot run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    room = found["hbm_capacity_bytes"] / GIB
+    print(
+        f"{found['num_candidates']:,} layouts on {found['topology']} "
+        f"({found['chips']} chips, {room:.2f} GiB each): "
+        f"{found['num_feasible']:,} can run by the estimate."
+    )
+    for row in found["infeasible"][:_SHOWN_REASONS]:
+        print(f"  {row['candidates']:>7,} cannot: {row['reason']}")
+    if rest := found["infeasible"][_SHOWN_REASONS:]:
+        more = sum(row["candidates"] for row in rest)
+        print(f"  {more:>7,} cannot: {len(rest)} more reasons (--json)")
+    if not found["compiled"]:
+        return
+    table = Table(title="estimated -> compiled", title_justify="left")
+    table.add_column("layout")
+    for name in ("HBM GiB", "step s", "MFU", "USD / 1e9 tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found["compiled"]:
+        table.add_row(*_cells(row))
+    Console(width=max(100, Console().width)).print(table)
+    best = found["compiled"][0]
+    if best["fits"]:
+        print("The fastest, for the config file:\n")
+        print("\n".join(f"    {line}" for line in config_lines(best["settings"])))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    settings, guess = dict(row["settings"]), row["estimated"]
+    count = settings.pop("grad_accum_steps")
+    layout = [f"remat {settings.pop('model.remat')}"]
+    layout += [f"{count} micro-batches"] if count != 1 else []
+    mesh = " ".join(
+        f"{name.removeprefix('mesh.')} {n}"
+        for name, n in settings.items()
+        if n != 1 and n != -1
+    )
+    hbm, secs, mfu = (
+        f"{guess['hbm_bytes_per_chip'] / GIB:.1f} -> ",
+        f"{guess['step_secs']:.3g} -> ",
+        f"{guess['mfu']:.1%} -> ",
+    )
+    name = ", ".join([mesh or "one device", *layout])
+    if not row["fits"]:
+        used = row.get("hbm_bytes_per_chip", 0) / GIB
+        why = f"{used:.1f} too much" if used else row.get("reason", "too much")[:40]
+        return [name, hbm + why, secs + "–", mfu + "–", "–"]
+    return [
+        name,
+        f"{hbm}{row['hbm_bytes_per_chip'] / GIB:.1f}",
+        f"{secs}{row['step_secs']:.3g}",
+        f"{mfu}{row['mfu_bound']:.1%}",
+        f"{row['usd_per_billion_tokens']:,.2f}",
+    ]

@@ -1,0 +1,159 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What one device holds and computes under a mesh, in closed form: sizes, no times.
+
+The counts follow `models/flops.py` and the rules `ShardingConfig`; a letter is a
+dimension as in the model's code (D width, F MLP width, N query heads, K kv heads, H
+head dim, V vocabulary, T row).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from functools import cached_property
+
+from podium.config import MESH_AXES, TrainConfig
+from podium.config_model import MoeConfig
+from podium.models.flops import attention_flops_per_token
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """A config on a mesh whose sizes are all written out."""
+
+    cfg: TrainConfig
+    sizes: Mapping[str, int]  # axis -> devices along it
+
+    def axes(self, logical: str) -> tuple[str, ...]:
+        """Mesh axes, of size above 1, that split a logical axis."""
+        named = getattr(self.cfg.sharding, logical)
+        if named is None:  # opt_embed: as embed
+            named = self.cfg.sharding.embed
+        return tuple(a for a in named if self.sizes[a] > 1)
+
+    def parts(self, logical: str) -> int:
+        """Into how many parts a logical axis is split."""
+        if logical not in self._parts:
+            self._parts[logical] = math.prod(self.sizes[a] for a in self.axes(logical))
+        return self._parts[logical]
+
+    @cached_property
+    def _parts(self) -> dict[str, int]:
+        return {}
+
+    @cached_property
+    def moe(self) -> MoeConfig | None:
+        """The experts, if the model has some."""
+        mlp = self.cfg.model.mlp
+        return mlp if isinstance(mlp, MoeConfig) else None
+
+    @cached_property
+    def rows(self) -> float:
+        """Rows of a micro-batch on a device."""
+        cfg = self.cfg
+        return cfg.global_batch_seqs / cfg.grad_accum_steps / self.parts("batch")
+
+    @cached_property
+    def tokens(self) -> float:
+        """Tokens of a micro-batch that a device has inside attention and MLP."""
+        return self.rows * self.cfg.data.seq_len / self.parts("length")
+
+    @cached_property
+    def residual_tokens(self) -> float:
+        """The same between the parts of a block."""
+        return self.rows * self.cfg.data.seq_len / self.parts("act_length")
+
+    # --- weights ---------------------------------------------------------------------
+
+    @cached_property
+    def dense_layer_params(self) -> float:
+        """Of one layer, experts aside, on a device that has gathered the model width."""
+        model, a = self.cfg.model, self.cfg.model.attention
+        D, H = model.embed_dim, a.head_dim
+        params = 2 * D * H * a.num_heads / self.parts("heads")
+        params += 2 * D * H * a.num_kv_heads / self.parts("kv_heads")
+        return params + self._dense_mlp_kernels * D * self.mlp_width
+
+    @cached_property
+    def expert_layer_params(self) -> float:
+        """The experts of one layer that a device runs, gathered likewise."""
+        if self.moe is None:
+            return 0.0
+        F = self.moe.dim / self.parts("mlp")
+        return 3 * self.cfg.model.embed_dim * F * self.experts
+
+    @cached_property
+    def experts(self) -> float:
+        """Experts of a layer on a device."""
+        return self.moe.num_experts / self.parts("experts") if self.moe else 0.0
+
+    @cached_property
+    def mlp_width(self) -> float:
+        """F of the dense MLP, or of the shared expert, on a device."""
+        mlp = self.cfg.model.mlp
+        width = mlp.dim * (mlp.num_shared_experts if isinstance(mlp, MoeConfig) else 1)
+        return width / self.parts("mlp")
+
+    @cached_property
+    def _dense_mlp_kernels(self) -> int:
+        return 2 if self.cfg.model.mlp.kind == "gelu" else 3
+
+    @cached_property
+    def table_params(self) -> float:
+        """The embedding, or the output head, gathered along the model width."""
+        model = self.cfg.model
+        return model.vocab_rows * model.embed_dim / self.parts("vocab")
+
+    @cached_property
+    def num_tables(self) -> int:
+        """1 where the head is the embedding."""
+        return 1 if self.cfg.model.tie_embeddings else 2
+
+    def params(self, width: str = "embed") -> float:
+        """Parameters that a device keeps; of moments with width="opt_embed"."""
+        L = self.cfg.model.num_layers
+        dense = L * self.dense_layer_params + self.num_tables * self.table_params
+        experts = L * self.expert_layer_params / self.parts("expert_embed")
+        return dense / self.parts(width) + experts
+
+    # --- operations of a forward pass, one layer, one micro-batch -----------------------
+
+    @cached_property
+    def projection_flops(self) -> float:
+        """Matmuls with dense weights."""
+        return 2 * self.tokens * self.dense_layer_params
+
+    @cached_property
+    def down_flops(self) -> float:
+        """The part of it that a backward pass need not compute again: the last matmul."""
+        return 2 * self.tokens * self.cfg.model.embed_dim * self.mlp_width
+
+    @cached_property
+    def expert_flops(self) -> float:
+        """Grouped matmuls, experts chosen evenly."""
+        if self.moe is None:
+            return 0.0
+        F = self.moe.dim / self.parts("mlp")
+        sent = self.tokens * self.moe.experts_per_token
+        return 2 * 3 * sent * self.cfg.model.embed_dim * F
+
+    @cached_property
+    def attention_flops(self) -> float:
+        """Scores and weighted values, causal, of all layers over their number."""
+        cfg = self.cfg
+        per_token = attention_flops_per_token(cfg.model, cfg.data.seq_len)
+        return self.tokens * per_token / cfg.model.num_layers / self.parts("heads")
+
+    @cached_property
+    def head_flops(self) -> float:
+        """Logits of a micro-batch. Devices that share rows by `tensor` share them here
+        by the vocabulary."""
+        return 2 * self.tokens * self.table_params
+
+
+def shares(cfg: TrainConfig, num_devices: int) -> Shares:
+    """Fills in the axis that is -1."""
+    sizes = cfg.mesh.sizes()
+    known = math.prod(n for n in sizes.values() if n != -1)
+    left = num_devices // known
+    return Shares(cfg, {a: left if sizes[a] == -1 else sizes[a] for a in MESH_AXES})

@@ -1,0 +1,131 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Candidates and closed forms; that the best really compile is in test_plan.py."""
+
+import dataclasses
+import math
+
+import pytest
+
+from configs.families import mixtral_8x7b
+from podium.config import AdamWConfig, DataConfig, MeshConfig, OptimConfig, TrainConfig
+from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
+from podium.trainer.setup import setup
+from profiling import hbm
+from profiling.chips import parse_slice
+from profiling.estimate_memory import memory
+from profiling.search import Candidate, candidates, estimate, meshes, ranked, reasons
+from profiling.search_report import config_lines
+from profiling.shares import shares
+
+V5E_8 = parse_slice("v5e-8")
+
+
+def config(**kwargs) -> TrainConfig:
+    model = ModelConfig(
+        vocab_size=512,
+        num_layers=4,
+        embed_dim=256,
+        attention=AttentionConfig(num_heads=8, num_kv_heads=4, head_dim=32),
+        mlp=MlpConfig(dim=512),
+        tie_embeddings=False,
+    )
+    return TrainConfig(
+        **{
+            "model": model,
+            "num_steps": 1000,
+            "global_batch_seqs": 32,
+            "data": DataConfig(seq_len=256),
+        }
+        | kwargs
+    )
+
+
+def candidate(remat="full", steps=1, **sizes) -> Candidate:
+    mesh = MeshConfig(**{"fsdp": 1, **sizes})
+    return Candidate(mesh=mesh, remat=remat, grad_accum_steps=steps)
+
+
+def test_every_factorisation_of_the_devices_is_a_candidate_once():
+    found = [tuple(m.sizes().values()) for m in meshes(config(), V5E_8)]
+    assert all(math.prod(sizes) == 8 for sizes in found)
+    # three factors of two over data, fsdp, context, tensor; a dense model has no experts
+    assert len(found) == len(set(found)) == math.comb(3 + 3, 3)
+
+
+def test_experts_and_slices_take_part():
+    moe = config(model=mixtral_8x7b())
+    assert {m.expert for m in meshes(moe, V5E_8)} == {1, 2, 4, 8}
+    across = {m.slices.fsdp for m in meshes(config(), parse_slice("v5e-8x2"))}
+    assert across == {1, 2}
+
+
+def test_micro_batches_divide_the_batch_and_leave_a_row_a_device():
+    for c in candidates(config(), V5E_8):
+        batch = c.mesh.data * c.mesh.fsdp * c.mesh.expert
+        assert 32 % c.grad_accum_steps == 0
+        assert c.grad_accum_steps == 1 or c.grad_accum_steps * batch <= 32
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"tensor": 8}, "model.attention.num_kv_heads (4) by tensor"),
+        ({"data": 8}, None),
+        ({"data": 64}, "global_batch_seqs (32) by data"),
+    ],
+)
+def test_what_does_not_divide_is_named_with_its_axis(sizes, expected):
+    where = dataclasses.replace(V5E_8, num_slices=math.prod(sizes.values()) // 8)
+    found = estimate(candidate(**sizes), config(), where)
+    assert found.reason == (expected and f"indivisible: {expected}")
+
+
+def test_what_needs_too_much_memory_says_how_much():
+    large = config(model=dataclasses.replace(config().model, embed_dim=16_384))
+    large = dataclasses.replace(large, data=DataConfig(seq_len=8192))
+    found = [estimate(c, large, V5E_8) for c in candidates(large, V5E_8)]
+    room = V5E_8.chip.hbm_bytes
+    least = min(e.hbm_bytes_per_chip for e in found if e.reason == "out of memory")
+    words = dict((r.split(",")[0], r) for _, r in reasons(found, room))
+    assert f"{(least - room) / 2**30:.2f} GiB" in words["out of memory"]
+    assert all(e.hbm_bytes_per_chip <= room for e in ranked(found))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 4, "context": 2}],
+)
+@pytest.mark.parametrize("opt_embed", [None, ("data", "fsdp", "expert", "context")])
+def test_the_state_takes_what_the_layout_says(sizes, opt_embed):
+    """Norms aside, which the closed form leaves out."""
+    cfg = candidate(**sizes).apply(config(optim=OptimConfig(optimizer=AdamWConfig())))
+    rules = dataclasses.replace(cfg.sharding, opt_embed=opt_embed)
+    cfg = dataclasses.replace(cfg, sharding=rules)
+    parts = setup(cfg)
+    shapes, shardings = parts.layout.shapes, parts.layout.shardings
+    found = memory(shares(cfg, 8))
+    for ours, tree in (("parameters", "params"), ("optimizer", "opt_state")):
+        real = hbm.tree_bytes(getattr(shapes, tree), getattr(shardings, tree))
+        assert found[ours] == pytest.approx(real, rel=0.02)
+
+
+def test_more_is_kept_the_less_is_recomputed():
+    full, qkv, dots, none = (
+        estimate(candidate(remat, data=8), config(), V5E_8)
+        for remat in ("full", "qkv", "dots", "none")
+    )
+    activations = [e.hbm_bytes["activations"] for e in (full, qkv, dots, none)]
+    assert activations == sorted(activations)
+    assert full.step_secs > qkv.step_secs > dots.step_secs > none.step_secs
+
+
+def test_the_lines_to_paste_undo_what_the_config_said():
+    cfg = config(mesh=MeshConfig(fsdp=2, tensor=4))
+    lines = config_lines(candidate("dots", 2, fsdp=8).settings(cfg))
+    assert lines == [
+        "cfg.mesh.fsdp = 8",
+        "cfg.mesh.tensor = 1",
+        "cfg.model.remat = 'dots'",
+        "cfg.grad_accum_steps = 2",
+    ]
