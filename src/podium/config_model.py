@@ -26,7 +26,9 @@ class Llama3Scaling:
 
     kind: Literal["llama3"] = "llama3"
     factor: float = setting(8.0, "low frequencies are divided by this", low=1.0)
-    low_freq_factor: float = setting(1.0, "below this many turns: divided fully", low=0)
+    low_freq_factor: float = setting(
+        1.0, "below this many turns: divided fully", above=0
+    )
     high_freq_factor: float = setting(4.0, "above this many turns: left alone", low=0)
     original_max_tokens: int = setting(
         8192, "context length of pretraining", unit="tokens", low=1
@@ -93,10 +95,10 @@ class AttentionConfig:
         None, "norm over each head of q and k, before RoPE (Qwen 3, Gemma 3)"
     )
     soft_cap: float | None = setting(
-        None, "scores become cap * tanh(scores / cap) (Gemma 2)", low=0.0
+        None, "scores become cap * tanh(scores / cap) (Gemma 2)", above=0.0
     )
     query_scale: float | None = setting(
-        None, "q is multiplied by this; None: head_dim ** -0.5", low=0.0
+        None, "q is multiplied by this; None: head_dim ** -0.5", above=0.0
     )
     pattern: tuple[Literal["global", "local"], ...] = setting(
         ("global",), "repeats over the layers; local layers see window_tokens back"
@@ -150,7 +152,7 @@ class CapacityConfig:
     arXiv:2006.16668; priority arXiv:2106.05974); the rest pass it by."""
 
     kind: Literal["capacity"] = "capacity"
-    factor: float = setting(1.25, "room over an even share", low=0.0)
+    factor: float = setting(1.25, "room over an even share", above=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,7 @@ class MoeConfig:
     )
     score: Literal["softmax", "sigmoid"] = setting("softmax", "of the router's logits")
     normalize: bool = setting(True, "the chosen experts' weights sum to 1")
-    weight_scale: float = setting(1.0, "factor on the weights (DeepSeek-V3)", low=0.0)
+    weight_scale: float = setting(1.0, "factor on the weights (DeepSeek-V3)", above=0.0)
     num_groups: int = setting(1, "groups of experts (DeepSeek-V3)", low=1)
     groups_per_token: int = setting(1, "groups a token may choose from", low=1)
     dispatch: DroplessConfig | CapacityConfig = setting(
@@ -240,9 +242,9 @@ class ModelConfig:
         "none", "sqrt_dim: embeddings times sqrt(embed_dim) (Gemma)"
     )
     final_soft_cap: float | None = setting(
-        None, "logits become cap * tanh(logits / cap) (Gemma 2)", low=0.0
+        None, "logits become cap * tanh(logits / cap) (Gemma 2)", above=0.0
     )
-    init_std: float = setting(0.02, "standard deviation of initial kernels", low=0.0)
+    init_std: float = setting(0.02, "standard deviation of initial kernels", above=0.0)
     dtype: Dtype = setting("bfloat16", "compute type; parameters are float32")
     remat: Remat = setting(
         "none", "what the backward pass recomputes: full keeps block inputs only"
