@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from podium import cli, evaluate, resume, sample, sharding_report, train
+from podium import cli, data_ledger, evaluate, resume, sample, sharding_report, train
 from podium.prepare import PrepareSpec, prepare
 from podium.trainer.metrics import read_metrics
 from podium.trainer.profile import TraceWindow
@@ -176,6 +176,53 @@ def test_a_run_trained_elsewhere_is_evaluated_and_sampled_here(copy, run):
     assert out.startswith("x")
 
 
+@pytest.fixture(scope="module")
+def others(home) -> dict[str, pathlib.Path]:
+    """Gold data of other text: with the run's tokenizer, and with another one."""
+    folders = {"bytes": home / "gold_bytes", "bpe:280": home / "gold_bpe"}
+    for tokenizer, folder in folders.items():
+        prepare(
+            PrepareSpec(
+                inputs=(str(home / "other"),),
+                output=str(folder),
+                tokenizer=tokenizer,
+                eval_fraction=0.25,
+            )
+        )
+    return folders
+
+
+def test_a_loss_under_another_tokenizer_is_refused(home, done, others, run):
+    code, _, err = run(
+        evaluate.main, f"--workdir={done[0]}", f"--data={others['bpe:280']}"
+    )
+    assert code == 2
+    assert "gold_bpe has tokenizer bpe" in err
+    assert "was trained with bytes" in err
+    assert "--tokenizer=bytes" in err
+    code, _, err = run(evaluate.main, f"--workdir={done[0]}", f"--data={home}/text")
+    assert code == 2
+    assert "text holds no manifest.json" in err
+
+
+def test_data_that_was_replaced_is_refused_by_all_that_read_it(home, copy, others, run):
+    shutil.rmtree(copy / "data")
+    shutil.copytree(others["bpe:280"], copy / "data")
+    config, _, *rest = arguments(home, "done", "--config.num_steps=8")
+    for main, *argv in (
+        (train.main, config, *rest),
+        (evaluate.main,),
+        (data_ledger.main, "--step=2"),
+    ):
+        code, out, err = run(main, f"--workdir={copy}", *argv)
+        assert code == 2
+        assert not out
+        assert err.count("\n") == 1
+        assert f"{copy} was trained on " in err
+        assert "; there now is" in err
+    assert run(evaluate.main, f"--workdir={copy}", f"--data={others['bytes']}")[0] == 0
+
+
 def test_a_loss_that_is_no_number_ends_the_run_before_a_save(home, run):
     code, _, err = run(
         train.main, *arguments(home, "nan", "--config.optim.peak_lr=1e30"),
@@ -205,7 +252,7 @@ def test_after_the_last_step_nothing_fails_but_with_a_line(
 
     monkeypatch.setattr(ngram, "ngram_losses", damaged)
     monkeypatch.setattr(report, "plot_loss", damaged)
-    monkeypatch.setattr(report, "print_sample", damaged)
+    monkeypatch.setattr(report, "sample_text", damaged)
     code, out, err = run(
         train.main, *arguments(home, "bare", "--config.sample.prompt=x"),
         "--config.eval.ngram_baselines=true",
@@ -278,7 +325,7 @@ def test_a_vocabulary_far_beyond_the_tokenizer_is_a_warning(home, capsys):
     for size, warns in (("300", False), ("8192", True)):
         cfg = cli.load_config(config, {**gold, "model.vocab_size": size})
         capsys.readouterr()
-        train.check_data(cfg)
+        train.check_data(cfg, train.load_data(cfg.data.paths))
         assert (
             "--config.model.vocab_size=257 is enough" in capsys.readouterr().err
         ) == (warns)

@@ -56,10 +56,11 @@ def main(argv: Sequence[str]) -> int:
         asked, is_resumed = cfg, first_step is not None
         ours.decide(lambda: make_data(asked, workdir, is_resumed=is_resumed))
         cfg = dataclasses.replace(cfg, data=_with_folders(cfg, workdir))
-        manifests = check_data(cfg)
-        if is_resumed:
+        manifests = load_data(cfg.data.paths)
+        if is_resumed:  # before all else: it explains whatever else does not fit
             prints = [m.fingerprint for m in manifests]
-            resume.check_fingerprints(workdir, list(cfg.data.paths), prints)
+            resume.check_fingerprints(workdir, cfg.data.paths, prints)
+        check_data(cfg, manifests)
         if first_step is not None and first_step >= cfg.num_steps:
             if ours.is_first:
                 _done_already(cfg, workdir)
@@ -137,12 +138,17 @@ _SETTING_OF_FLAG = {
 }
 
 
-def check_data(cfg: TrainConfig) -> list["Manifest"]:
-    """The manifests of the data sets; raises where data and model do not go together."""
+def load_data(paths: Sequence[str]) -> list["Manifest"]:
+    """The manifests of the data sets, which have one tokenizer. Raises DataError."""
     from podium.input.manifest import check_one_tokenizer, load_manifest
 
-    manifests = [load_manifest(path) for path in cfg.data.paths]
-    check_one_tokenizer(cfg.data.paths, manifests)
+    manifests = [load_manifest(path) for path in paths]
+    check_one_tokenizer(paths, manifests)
+    return manifests
+
+
+def check_data(cfg: TrainConfig, manifests: list["Manifest"]) -> None:
+    """Raises ConfigError where data and config do not go together."""
     info, path = manifests[0].tokenizer, cfg.data.paths[0]
     if info.vocab_size > cfg.model.vocab_size:
         raise ConfigError(
@@ -168,7 +174,6 @@ def check_data(cfg: TrainConfig) -> list["Manifest"]:
             "sample.prompt is empty, and this tokenizer has no token that begins a "
             "document; give at least one character, or set --config.sample=None"
         )
-    return manifests
 
 
 def _done_already(cfg: TrainConfig, workdir: Path) -> None:
