@@ -82,6 +82,24 @@ def make_folder(workdir: str | Path) -> None:
 
 
 @contextlib.contextmanager
+def tidy(workdir: str | Path) -> Iterator[None]:
+    """A start that fails takes away what `make_folder` made, if that is all there is."""
+    workdir = Path(workdir)
+    mark = workdir / _LOCK_FILE
+    is_marked = mark.exists()
+    new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if not is_marked and list(workdir.iterdir()) == [mark]:
+                mark.unlink()
+            for folder in new:
+                folder.rmdir()  # fails, and ends this, where something is in it
+        raise
+
+
+@contextlib.contextmanager
 def lock(workdir: str | Path) -> Iterator[None]:
     """Held while a run trains, by its first process; a killed process lets go of it.
 

@@ -46,6 +46,13 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--workdir is missing, e.g. --workdir=runs/first")
     workdir = Path(args.workdir)
     ours = processes.join(args)
+    with resume.tidy(workdir) if ours.is_first else contextlib.nullcontext():
+        code = _run(cfg, workdir, ours)
+    ours.leave()
+    return code
+
+
+def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
     first_step = ours.decide(lambda: _first_step(cfg, workdir))
 
     from podium.input.server import InputServer
@@ -61,14 +68,11 @@ def main(argv: Sequence[str]) -> int:
             prints = [m.fingerprint for m in manifests]
             resume.check_fingerprints(workdir, cfg.data.paths, prints)
         check_data(cfg, manifests)
-        if first_step is not None and first_step >= cfg.num_steps:
-            if ours.is_first:
-                _done_already(cfg, workdir)
-            code = 0
-        else:
-            code = _train(cfg, asked, workdir, ours, server, manifests, first_step)
-        ours.leave()
-        return code
+        if first_step is None or first_step < cfg.num_steps:
+            return _train(cfg, asked, workdir, ours, server, manifests, first_step)
+        if ours.is_first:
+            _done_already(cfg, workdir, first_step)
+        return 0
     finally:
         server.close()
 
@@ -176,8 +180,11 @@ def check_data(cfg: TrainConfig, manifests: list["Manifest"]) -> None:
         )
 
 
-def _done_already(cfg: TrainConfig, workdir: Path) -> None:
-    print(f"{workdir}: all {cfg.num_steps} steps are done", file=sys.stderr)
+def _done_already(cfg: TrainConfig, workdir: Path, step: int) -> None:
+    what = f"all {step} steps are done"
+    if step > cfg.num_steps:
+        what = f"has {step} steps, num_steps={cfg.num_steps} asks for no more"
+    print(f"{workdir}: {what}", file=sys.stderr)
     if not (workdir / "plots" / "loss.png").exists():
         from podium.trainer.report import try_plot
 
@@ -214,6 +221,8 @@ def _train(
     with contextlib.ExitStack() as held:
         ours.decide(lambda: _lock(held, workdir, first_step))
         if ours.is_first:
+            if asked.data.paths and asked.data.text is not None:
+                print("data.text is not read: data.paths is given", file=sys.stderr)
             _announce(parts, manifests, first_step)
             _note_schedule(cfg, workdir, first_step)
         trainer = Trainer(
@@ -249,19 +258,23 @@ def _lock(held: contextlib.ExitStack, workdir: Path, first_step: int | None) -> 
 def _setup(cfg: TrainConfig) -> "Setup":
     import jax
 
+    from podium.models.attention_dispatch import check_implementation
+    from podium.sharding.mesh import in_full, make_mesh
     from podium.trainer.setup import setup
 
     try:
-        return setup(cfg)
+        make_mesh(cfg.mesh)
     except ShardingError as error:
-        free = [name for name, size in cfg.mesh.sizes().items() if size == -1]
-        if not free or jax.default_backend() != "cpu":
+        sizes, full = cfg.mesh.sizes(), in_full(cfg.mesh)
+        flags = [f"--config.mesh.{a}={n}" for a, n in full.items() if n != sizes[a]]
+        if not flags or jax.default_backend() != "cpu":
             raise
-        fixed = math.prod(s for s in cfg.mesh.sizes().values() if s != -1)
         raise ShardingError(
             f"{error} On a CPU, a mesh written out in full makes virtual devices: add "
-            f"--config.mesh.{free[0]}=1 for {fixed}."
+            f"{' '.join(flags)} for {math.prod(full.values())}."
         ) from error
+    check_implementation(cfg.model, cfg.data.seq_len, jax.default_backend())
+    return setup(cfg)
 
 
 def _announce(parts: "Setup", manifests: list["Manifest"], first_step: int | None):
