@@ -21,7 +21,7 @@ ALLOWED = {
 }
 WITHOUT_JAX = [
     *("config", "config_dict", "config_model", "config_override", "config_setting"),
-    *("errors", "cli", "resume", "processes"),
+    *("errors", "cli", "platforms", "resume", "processes"),
 ]
 
 

@@ -29,6 +29,7 @@ from podium.config_dict import (
 )
 from podium.config_override import override_all
 from podium.errors import ConfigError, PodiumError
+from podium.platforms import leave_out_absent_tpus
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -139,6 +140,7 @@ def run(
 
     `can_continue`: after an interruption, the same command goes on where it was.
     """
+    leave_out_absent_tpus()
     try:
         sys.exit(main(sys.argv[1:] if argv is None else argv) or 0)
     except PodiumError as error:
