@@ -356,6 +356,16 @@ def test_a_run_that_went_further_says_how_far(home, done, run):
     assert "done: has 4 steps, num_steps=3 asks for no more" in err
 
 
+def test_one_document_that_is_not_held_out_says_how_to_go_on(home, tmp_path, run):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("to be or not to be " * 50)
+    flags = (f"--config.data.text={tmp_path / 'text'}", f"--workdir={tmp_path / 'run'}")
+    code, _, err = run(train.main, *arguments(home, ""), *flags)
+    assert code == 2
+    assert "set --config.eval=None, or prepare it with" in err
+    assert "--max_document_bytes=65536" in err
+
+
 def test_a_vocabulary_far_beyond_the_tokenizer_is_a_warning(home, capsys):
     prepare(
         PrepareSpec(

@@ -220,7 +220,7 @@ class MoeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A dense decoder-only transformer, put together from the parts above."""
+    """A decoder-only transformer, dense or with experts, made of the parts above."""
 
     vocab_size: int = setting(8192, "different tokens", unit="tokens", low=1)
     vocab_multiple: int = setting(

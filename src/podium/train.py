@@ -170,8 +170,9 @@ def check_data(cfg: TrainConfig, manifests: list["Manifest"]) -> None:
     for path, manifest in zip(cfg.data.paths, manifests, strict=True):
         if cfg.eval and not manifest.splits["eval"]:
             raise ConfigError(
-                f"{path} has no eval split; prepare it with --eval_fraction above 0, or "
-                "set --config.eval=None"
+                f"{path} has no eval split; set --config.eval=None, or prepare it with "
+                "--eval_fraction above 0 and, where it is one long document, with "
+                "--max_document_bytes=65536 to cut it"
             )
     if cfg.sample and not cfg.sample.prompt and info.bos_id is None:
         raise ConfigError(
