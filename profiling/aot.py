@@ -50,8 +50,8 @@ def without_tpus() -> None:
     """Settles what libtpu asks its surroundings about. Raises ConfigError without it."""
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
-            "planning needs the TPU compiler, libtpu: pip install 'podium[tpu]' "
-            "(no TPU is needed)"
+            "planning needs the TPU compiler, libtpu, and no TPU: uv run --isolated "
+            "--extra tpu python -m profiling.plan …"
         )
     if "jax" in sys.modules and sys.modules["jax"].config.jax_platforms != "cpu":
         raise ConfigError("jax was imported before the plan could set it to the CPU")

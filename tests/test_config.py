@@ -52,10 +52,10 @@ def test_config_survives_the_round_trip_through_config_dict_and_json():
         ("model.tie_embeddings", "yes", "'yes' (str); expected true or false"),
         ("num_steps", "20", "add --config.optim.schedule.warmup_steps=2"),
         ("modle.norm.eps", "1", "unknown config key 'modle'. Did you mean 'model'?"),
-        ("num_steps", "many", "num_steps is 'many' (str); expected int"),
-        ("num_steps", "1.5", "num_steps is 1.5 (float); expected int"),
-        ("num_steps", "True", "num_steps is True (bool); expected int"),
-        ("num_steps", "None", "num_steps is None; expected int"),
+        ("num_steps", "many", "num_steps is 'many' (str); expected a whole number"),
+        ("num_steps", "1.5", "num_steps is 1.5 (float); expected a whole number"),
+        ("num_steps", "True", "num_steps is True (bool); expected a whole number"),
+        ("num_steps", "None", "num_steps is None; expected a whole number"),
         ("num_steps", "0", "num_steps is 0; expected a number from 1"),
         ("optim.peak_lr", "-1", "optim.peak_lr is -1.0; expected a number from 0.0"),
         ("optim.peak_lr", "1e999", "optim.peak_lr is inf; expected a number from 0.0"),
@@ -72,6 +72,14 @@ def test_config_survives_the_round_trip_through_config_dict_and_json():
         ("grad_accum_steps", "3", "must be a multiple of grad_accum_steps (3)"),
         ("data.weights", "1,2", "give one weight per path"),
         ("profile.steps", "5", "expected e.g. '10:15'"),
+        ("profile.steps", "1001:1005", "the run has steps 1 to 1000"),
+        ("profile.steps", "0:1", "nothing would be traced"),
+        ("optim.clip_norm", "0", "expected a number above 0.0"),
+        ("optim.ema_decay", "1", "ema_decay is 1.0; expected a number from 0, below 1"),
+        ("optim.optimizer.b1", "1.0", "expected a number from 0.0, below 1.0"),
+        ("optim.optimizer.b2", "1", "expected a number from 0.0, below 1.0"),
+        ("sample.top_p", "0", "expected a number above 0.0, at most 1.0"),
+        ("optim.peak_lr", "high", "'high' (str); expected a number"),
         ("optim.schedule.warmup_steps", "1000", "must be below num_steps (1000)"),
         ("sharding.embed", "fsdq", "'context', 'tensor'. Did you mean 'fsdp'?"),
     ],
@@ -81,6 +89,25 @@ def test_a_mistake_is_one_line_that_names_the_key(key, text, message):
         cli.load_config(BASE, {key: text})
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ({"optim.optimizer.kind": "muon"}, "optim.optimizer.beta"),
+        ({"optim.optimizer.kind": "adafactor"}, "optim.optimizer.decay_rate"),
+        ({"optim.optimizer.kind": "lion"}, "optim.optimizer.b2"),
+    ],
+)
+def test_an_average_that_takes_nothing_new_is_refused(kind, key):
+    with pytest.raises(ConfigError, match=rf"{key} is 1.0; expected .* below 1\.0"):
+        cli.load_config(BASE, {**kind, key: "1.0"})
+
+
+def test_an_expert_has_some_room():
+    moe = {"model.mlp.kind": "moe", "model.mlp.dispatch.kind": "capacity"}
+    with pytest.raises(ConfigError, match=r"factor is 0\.0; expected a number above 0"):
+        cli.load_config(BASE, {**moe, "model.mlp.dispatch.factor": "0"})
 
 
 def test_overrides_reach_every_type():
@@ -117,7 +144,9 @@ def test_a_kind_is_set_before_its_settings_whatever_their_order():
 def test_none_where_it_has_no_meaning_is_refused():
     tree = to_config_dict(TrainConfig()).to_dict()
     tree["model"]["vocab_size"] = None
-    with pytest.raises(ConfigError, match=r"model\.vocab_size is None; expected int"):
+    with pytest.raises(
+        ConfigError, match=r"model\.vocab_size is None; expected a whole number"
+    ):
         from_config_dict(TrainConfig, tree)
 
 
@@ -141,7 +170,7 @@ def test_a_broken_config_file_is_named_with_its_line(tmp_path):
         cli.load_config(str(path))
 
 
-IN_FILE = """from podium.config import *
+IN_FILE = """from podium.config import *; from podium.config_model import *
 from podium.config_dict import to_config_dict
 def get_config():
     cfg = to_config_dict(TrainConfig())
@@ -157,9 +186,12 @@ def get_config():
         ("cfg.optm.peak_lr = 6e-4", "unknown config key 'optm'. Did you mean 'optim'?"),
         ("m = cfg.model; m.num_layrs = 3", "Did you mean 'model.num_layers'?"),
         ("cfg['num_stepz'] = 3", "Did you mean 'num_steps'?"),
-        ("cfg.num_steps = 'ten'", "num_steps is 'ten' (str); expected int"),
+        ("cfg.num_steps = 'ten'", "num_steps is 'ten' (str); expected a whole number"),
         ("cfg.data.paths = 'gold'", "data.paths is 'gold' (str); expected (str, ...)"),
-        ("cfg.model = ModelConfig(num_layrs=3)", "unexpected keyword argument"),
+        ("cfg.model = ModelConfig(num_layrs=3)", "Did you mean 'model.num_layers'?"),
+        ("cfg.model = ModelConfig(norm=RMSNormConfig(epz=1))", "'model.norm.eps'?"),
+        ("return TrainConfig(peak_lr=1)", "'peak_lr'. Did you mean 'optim.peak_lr'?"),
+        ("cfg.model = = 3", "SyntaxError: invalid syntax"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_config_file_is_said_as_on_the_command_line(
@@ -261,6 +293,9 @@ def test_a_flag_is_answered_by_its_own_mistake(capsys):
         (["--promt=x"], "unknown argument '--promt=x'; did you mean --prompt?"),
         (["--config.num_steps", "100"], "write --config.num_steps=100"),
         (["--config.num_steps"], "write --config.num_steps=VALUE"),
+        (["--num_steps=5"], "did you mean --config.num_steps=5?"),
+        (["--peak_lr=1"], "did you mean --config.optim.peak_lr=1?"),
+        (["--model.num_layers=1"], "did you mean --config.model.num_layers=1?"),
     ):
         with pytest.raises(SystemExit) as stop:
             parser.parse_known_args(argv)
@@ -278,6 +313,17 @@ def test_the_settings_fit_a_narrow_terminal(monkeypatch, capsys):
     assert max(map(len, lines)) <= 120
     assert "optim.schedule.end_lr_ratio" in shown
     assert "0.0 to 1.0" in shown
+
+
+def test_on_80_columns_a_setting_has_its_meaning_below_it(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    cli.print_settings()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 2.5 * len(describe(TrainConfig))
+    at = lines.index("optim.ema_decay: float or None = None  (from 0, below 1)")
+    assert lines[at + 1].startswith("    keep an average of the weights")
+    assert max(len(line) for line in lines if line.startswith(" ")) <= 80
 
 
 def test_describe_lists_every_setting_with_help():

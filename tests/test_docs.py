@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -29,6 +31,26 @@ def test_every_page_is_in_the_readme_and_ends_in_an_example():
     for page in PAGES:
         assert f"({page})" in README
         assert "```" in page.read_text()
+
+
+def test_the_library_trains_as_its_page_says_and_wants_a_train_config():
+    page = pathlib.Path("docs/training.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example.count("\n") <= 20
+    example += """
+from podium.config_dict import to_config_dict
+try:
+    podium.setup(to_config_dict(cfg))
+except podium.ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, check=True
+    )
+    assert [line[:14] for line in done.stdout.splitlines()[:3]] == [
+        f"step {i}: loss 5" for i in (1, 2, 3)
+    ]
+    assert "got a ConfigDict; expected a TrainConfig" in done.stdout
 
 
 @pytest.mark.parametrize("page", ["README.md", *map(str, PAGES)])

@@ -1,11 +1,14 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from podium import cli
 
 ROOT = pathlib.Path("src/podium")
 # Who may import whom: folder or file -> what it may name. Read it top to bottom.
@@ -18,7 +21,7 @@ ALLOWED = {
 }
 WITHOUT_JAX = [
     *("config", "config_dict", "config_model", "config_override", "config_setting"),
-    *("errors", "cli", "resume", "processes"),
+    *("errors", "cli", "platforms", "resume", "processes"),
 ]
 
 
@@ -93,6 +96,17 @@ def test_every_public_name_is_there():
 
 
 COMMANDS = ["train", "prepare", "sample", "evaluate", "sharding_report", "data_ledger"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_without_arguments_says_which_is_missing(command, capsys):
+    main = importlib.import_module(f"podium.{command}").main
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main, [])
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert "missing" in shown or "required" in shown or "name at least one" in shown
+    assert shown.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,6 +3,7 @@
 """What goes wrong in a first hour: one line that says what to do, and nothing lost."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -18,8 +19,14 @@ import jax
 import numpy as np
 import pytest
 
-from podium import cli, evaluate, resume, sample, sharding_report, train
+from podium import cli, data_ledger, evaluate, resume, sample, sharding_report, train
+from podium.config import DataConfig, MeshConfig, TrainConfig
+from podium.config_model import AttentionConfig, ModelConfig
+from podium.errors import ConfigError
 from podium.prepare import PrepareSpec, prepare
+from podium.sharding.mesh import make_mesh
+from podium.sharding.rules import ShardingRules
+from podium.trainer import setup
 from podium.trainer.metrics import read_metrics
 from podium.trainer.profile import TraceWindow
 from tests.test_train import CONFIG
@@ -156,6 +163,7 @@ def test_a_model_that_cannot_run_here_leaves_no_config(home, run):
     code, _, err = run(train.main, *arguments(home, "splash", splash))
     assert code == 2
     assert "does not support platform 'cpu'" in err
+    assert "compiling" not in err
     assert not (home / "splash" / "config.json").exists()
 
 
@@ -171,9 +179,59 @@ def test_a_run_trained_elsewhere_is_evaluated_and_sampled_here(copy, run):
     assert code == 0
     assert isinstance(json.loads(out)["eval_tokens"], int)
     shutil.rmtree(copy / "data")  # the tokenizer came along
-    code, out, _ = run(sample.main, f"--workdir={copy}", "--prompt=x", "--num_tokens=2")
+    code, out, err = run(
+        sample.main, f"--workdir={copy}", "--prompt=x", "--num_tokens=40"
+    )
     assert code == 0
     assert out.startswith("x")
+    assert "note: prompt and new tokens are 41, rows in training were 32 long" in err
+
+
+@pytest.fixture(scope="module")
+def others(home) -> dict[str, pathlib.Path]:
+    """Gold data of other text: with the run's tokenizer, and with another one."""
+    folders = {"bytes": home / "gold_bytes", "bpe:280": home / "gold_bpe"}
+    for tokenizer, folder in folders.items():
+        prepare(
+            PrepareSpec(
+                inputs=(str(home / "other"),),
+                output=str(folder),
+                tokenizer=tokenizer,
+                eval_fraction=0.25,
+            )
+        )
+    return folders
+
+
+def test_a_loss_under_another_tokenizer_is_refused(home, done, others, run):
+    code, _, err = run(
+        evaluate.main, f"--workdir={done[0]}", f"--data={others['bpe:280']}"
+    )
+    assert code == 2
+    assert "gold_bpe has tokenizer bpe" in err
+    assert "was trained with bytes" in err
+    assert "--tokenizer=bytes" in err
+    code, _, err = run(evaluate.main, f"--workdir={done[0]}", f"--data={home}/text")
+    assert code == 2
+    assert "text holds no manifest.json" in err
+
+
+def test_data_that_was_replaced_is_refused_by_all_that_read_it(home, copy, others, run):
+    shutil.rmtree(copy / "data")
+    shutil.copytree(others["bpe:280"], copy / "data")
+    config, _, *rest = arguments(home, "done", "--config.num_steps=8")
+    for main, *argv in (
+        (train.main, config, *rest),
+        (evaluate.main,),
+        (data_ledger.main, "--step=2"),
+    ):
+        code, out, err = run(main, f"--workdir={copy}", *argv)
+        assert code == 2
+        assert not out
+        assert err.count("\n") == 1
+        assert f"{copy} was trained on " in err
+        assert "; there now is" in err
+    assert run(evaluate.main, f"--workdir={copy}", f"--data={others['bytes']}")[0] == 0
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_a_save(home, run):
@@ -195,7 +253,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_a_save(home, run):
 
 
 def test_after_the_last_step_nothing_fails_but_with_a_line(
-    home, done, run, monkeypatch
+    home, others, run, monkeypatch
 ):
     from podium.input import ngram
     from podium.trainer import report
@@ -205,12 +263,14 @@ def test_after_the_last_step_nothing_fails_but_with_a_line(
 
     monkeypatch.setattr(ngram, "ngram_losses", damaged)
     monkeypatch.setattr(report, "plot_loss", damaged)
-    monkeypatch.setattr(report, "print_sample", damaged)
+    monkeypatch.setattr(report, "sample_text", damaged)
     code, out, err = run(
         train.main, *arguments(home, "bare", "--config.sample.prompt=x"),
         "--config.eval.ngram_baselines=true",
+        f"--config.data.paths={others['bytes']}",
     )  # fmt: skip
     assert code == 0
+    assert "data.text is not read: data.paths is given" in err
     for what in ("n-gram baselines", "loss curve", "sample"):
         assert f"warning: no {what}: OSError: a damaged record" in err
     assert "held-out loss" in out
@@ -259,12 +319,51 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it(home, copy, run, damage)
         (["--config.data.text=nothere"], "--config.data.text=nothere does not exist"),
         (["--config.data.paths=docs"], "--input=docs --output="),
         (["--config.mesh.data=3"], "add --config.mesh.fsdp=1 for 3"),
+        (
+            ["--config.mesh.data=1", "--config.mesh.slices.data=3"],
+            "into them. On a CPU, a mesh written out in full makes virtual devices: add "
+            "--config.mesh.data=3 --config.mesh.fsdp=1 for 3.",
+        ),
+        (
+            [
+                "--config.mesh.data=1",
+                "--config.mesh.fsdp=1",
+                "--config.mesh.expert=8",
+                "--config.global_batch_seqs=4",
+            ],
+            "Use global_batch_seqs=8, or a smaller mesh.expert.",
+        ),
     ],
 )
 def test_a_first_mistake_says_what_to_type(home, run, flags, message):
     code, _, err = run(train.main, *arguments(home, "first", *flags))
     assert code == 2
     assert message in err
+
+
+def test_a_start_that_fails_leaves_nothing_behind(home, run, tmp_path):
+    flags = arguments(home, "", "--config.data.text=nothere")
+    (tmp_path / "mine").mkdir()
+    for folder in ("new/run", "mine"):
+        assert run(train.main, *flags, f"--workdir={tmp_path / folder}")[0] == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_run_that_went_further_says_how_far(home, done, run):
+    code, _, err = run(train.main, *arguments(home, "done", "--config.num_steps=3"))
+    assert code == 0
+    assert "done: has 4 steps, num_steps=3 asks for no more" in err
+
+
+def test_one_document_that_is_not_held_out_says_how_to_go_on(home, tmp_path, run):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("to be or not to be " * 50)
+    flags = (f"--config.data.text={tmp_path / 'text'}", f"--workdir={tmp_path / 'run'}")
+    code, _, err = run(train.main, *arguments(home, ""), *flags)
+    assert code == 2
+    assert "set --config.eval=None, or prepare it with" in err
+    assert "--max_document_bytes=65536" in err
 
 
 def test_a_vocabulary_far_beyond_the_tokenizer_is_a_warning(home, capsys):
@@ -278,7 +377,7 @@ def test_a_vocabulary_far_beyond_the_tokenizer_is_a_warning(home, capsys):
     for size, warns in (("300", False), ("8192", True)):
         cfg = cli.load_config(config, {**gold, "model.vocab_size": size})
         capsys.readouterr()
-        train.check_data(cfg)
+        train.check_data(cfg, train.load_data(cfg.data.paths))
         assert (
             "--config.model.vocab_size=257 is enough" in capsys.readouterr().err
         ) == (warns)
@@ -320,6 +419,52 @@ def test_sample_answers_a_mistake_without_jax(done):
         "assert 'jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "seq_len", "context", "message"),
+    [
+        ({"context": 4}, 60, "ring",
+         "data.seq_len (60) does not divide into 8 pieces: each of the 4 devices of mesh "
+         "axis context, a ring, holds an early and a late one. Use data.seq_len=64, or a "
+         "smaller mesh.context"),
+        ({"context": 4}, 62, "all_to_all",
+         "does not divide into 4 devices of mesh axis context. Use data.seq_len=64"),
+        ({"tensor": 4}, 62, "ring",
+         "over the 4 devices of mesh axes tensor, which split rows between the blocks' "
+         "parts. Use data.seq_len=64, or sharding.act_length=()"),
+    ],
+)  # fmt: skip
+def test_a_row_that_does_not_divide_says_into_what(mesh, seq_len, context, message):
+    mesh = MeshConfig(**{"data": 1, "fsdp": 1, **mesh})
+    attention = AttentionConfig(context=context)
+    cfg = TrainConfig(
+        data=DataConfig(seq_len=seq_len), model=ModelConfig(attention=attention)
+    )
+    rules = ShardingRules(cfg.sharding, make_mesh(mesh, jax.devices()[:4]))
+    with pytest.raises(ConfigError) as error:
+        setup.check_length(cfg, rules)
+    assert message in str(error.value)
+    flat = dataclasses.replace(cfg.sharding, act_length=())
+    rules = ShardingRules(flat, rules.mesh)
+    with (
+        contextlib.nullcontext()
+        if "act_length" in message
+        else pytest.raises(ConfigError)
+    ):
+        setup.check_length(cfg, rules)
+
+
+def test_a_layout_is_printed_though_the_batch_does_not_divide(home, run, monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # devices are there
+    flags = ("--config.mesh.data=8", "--config.mesh.fsdp=1")
+    code, out, err = run(
+        sharding_report.main, arguments(home, "")[0], *flags,
+        "--config.global_batch_seqs=12",
+    )  # fmt: skip
+    assert code == 0
+    assert "total but activations" in out
+    assert err.startswith("note: no activations: global_batch_seqs (12)")
 
 
 def test_a_total_without_activations_says_so(capsys):

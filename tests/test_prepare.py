@@ -7,12 +7,15 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from podium import cli, prepare
@@ -238,7 +241,11 @@ def test_no_usable_document_is_an_error_that_says_why(tmp_path, capsys):
     assert "1 empty" in err
     assert _main(*spec) == 2
     assert "no usable text: 1 empty" in capsys.readouterr().err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["texts"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.rejects.jsonl", "texts"]
+    (tmp_path / "texts" / "full").write_text("to be")  # its rejects are no input
+    assert _main(f"--input={tmp_path}", *spec[1:], "--tokenizer=bytes") == 0
+    assert "2 files or pieces" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "texts"]
 
 
 def test_a_small_text_shrinks_the_default_tokenizer_and_no_other(texts, tmp_path):
@@ -466,3 +473,54 @@ def test_the_example_of_the_format_page_writes_valid_data(tmp_path):
     shard = load_manifest(out).splits["train"][0]
     data = decode_record((out / shard.file).read_bytes(), 0, "f")
     assert token_span(data, "f")[1] == len(data)
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe:300"])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_text_key_in_no_line_is_named_with_the_keys_there_are(
+    tmp_path, capsys, tokenizer, suffix
+):
+    path = tmp_path / f"x.{suffix}"
+    rows = [{"id": 1, "content": "to be"}, {"id": 2, "content": "not to be"}]
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SystemExit) as stop:
+        cli.run(
+            prepare.main,
+            [
+                *(f"--input={path}", f"--output={tmp_path}/out", "--text_key=body"),
+                f"--tokenizer={tokenizer}",
+            ],
+        )
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "no text (no " in last
+    assert "'body'; there are id, content)" in last
+    listed = tmp_path / "out.rejects.jsonl"
+    assert last.endswith(f"see {listed}")
+    rejects = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert {(r["uri"], r["item"]) for r in rejects} == {
+        (str(path), i) for i in range(len(rejects))
+    }
+
+
+def test_the_next_command_names_a_config_that_is_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("to be or not to be")
+    prepare.main(["--input=a.txt", "--output=my gold", "--tokenizer=bytes"])
+    shown = capsys.readouterr()
+    assert "nothing is held out" in shown.err
+    words = shlex.split(shown.out.splitlines()[-1].removeprefix("next: "))
+    flags = dict(word.split("=", 1) for word in words if "=" in word)
+    assert pathlib.Path(flags["--config"]).is_absolute()
+    assert pathlib.Path(flags["--config"]).exists()
+    assert flags["--config.data.paths"] == "my gold"
+    assert flags["--config.eval"] == "None"
+
+
+def test_tfrecords_without_a_manifest_are_no_text(tmp_path):
+    (tmp_path / "train-00000-of-00001.tfrecord").touch()
+    with pytest.raises(DataError, match=r"beside its TFRecords.*copy the whole"):
+        load_manifest(tmp_path)

@@ -27,6 +27,7 @@ _HOMES = {
     "TrainState": "podium.trainer.state",
     "Trainer": "podium.trainer.loop",
     "Transformer": "podium.models.transformer",
+    "init_state": "podium.trainer.state",
     "make_mesh": "podium.sharding.mesh",
     "make_train_step": "podium.trainer.step",
     "restore_params": "podium.checkpoint",
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from podium.sharding.rules import ShardingRules
     from podium.trainer.loop import Trainer
     from podium.trainer.setup import setup
-    from podium.trainer.state import TrainState
+    from podium.trainer.state import TrainState, init_state
     from podium.trainer.step import make_train_step
 
 

@@ -12,7 +12,9 @@ import difflib
 import importlib.util
 import json
 import linecache
+import shutil
 import sys
+import textwrap
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from podium.config_dict import (
 )
 from podium.config_override import override_all
 from podium.errors import ConfigError, PodiumError
+from podium.platforms import leave_out_absent_tpus
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -34,6 +37,7 @@ EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL: the state is saved, the same command continu
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
 _MOST_NAMES = 5  # in a message
+_TABLE_COLUMNS = 120  # of a terminal; on a narrower one, the settings are a list
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,21 +61,31 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Misspelt flags first: argparse would only say which one is then missing."""
         args = list(sys.argv[1:] if args is None else args)
-        for arg, after in zip(args, [*args[1:], ""], strict=True):
+        for arg, after in zip(args, [*args[1:], ""], strict=False):
             name, equals, _ = arg.partition("=")
             if arg == "--":
                 break
             if not name.startswith("--") or name in self._option_string_actions:
                 continue
             if not (self.takes_settings and name.startswith("--config.")):
-                known = [flag for flag in self._option_string_actions if flag != "-h"]
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                near = self._meant(name, arg[len(name) :])
+                hint = f"; did you mean {near}?" if near else ""
                 self.error(f"unknown argument {arg!r}{hint}")
             if not equals:
                 value = "VALUE" if after.startswith("-") else after or "VALUE"
                 self.error(f"{name} has no value; write {name}={value}")
         return super().parse_known_args(args, namespace)
+
+    def _meant(self, name: str, value: str) -> str | None:
+        """The flag that a misspelt one is likely to be; a setting with its value."""
+        if self.takes_settings:
+            settings = {row[0] for row in describe(TrainConfig)}
+            key = name.removeprefix("--")
+            ends = [s for s in settings if s.rpartition(".")[2] == key]
+            if key in settings or len(ends) == 1:
+                return f"--config.{key if key in settings else ends[0]}{value}"
+        known = [flag for flag in self._option_string_actions if flag != "-h"]
+        return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
 def add_config(parser: Parser) -> None:
@@ -126,6 +140,7 @@ def run(
 
     `can_continue`: after an interruption, the same command goes on where it was.
     """
+    leave_out_absent_tpus()
     try:
         sys.exit(main(sys.argv[1:] if argv is None else argv) or 0)
     except PodiumError as error:
@@ -147,11 +162,19 @@ def run(
 
 
 def print_settings() -> None:
-    """Every setting as a table, or as tab-separated lines when not on a terminal."""
+    """Every setting: a table, a list on a narrow terminal, tab-separated on none."""
     rows = describe(TrainConfig)
     if not sys.stdout.isatty():
         for row in rows:
             print("\t".join(row))
+        return
+    columns = shutil.get_terminal_size().columns
+    if columns < _TABLE_COLUMNS:
+        for key, kind, default, bounds, unit, meaning in rows:
+            more = ", ".join(text for text in (bounds, unit) if text)
+            print(f"{key}: {kind} = {default}{f'  ({more})' if more else ''}")
+            for line in textwrap.wrap(meaning, columns - 4):
+                print(f"    {line}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -229,7 +252,8 @@ def _run_config_file(path: str) -> Any:
         linecache.checkcache(path)
         message = mistake_in_file(TrainConfig, error, linecache.getline(path, where))
         if message is None:
-            message = " ".join(str(error).split())
+            text = error.msg if isinstance(error, SyntaxError) else str(error)
+            message = " ".join(text.split())
             if len(message) > 300:
                 message = message[:300] + " …"
             if not isinstance(error, ConfigError):
@@ -250,6 +274,8 @@ def _near(folder: Path, file: Path) -> str:
 
 def _line_in(path: str, error: Exception) -> int:
     """The line of a config file that an error comes from, or 0."""
+    if isinstance(error, SyntaxError) and (error.filename or "").endswith(path):
+        return error.lineno or 0
     line = 0
     frame = error.__traceback__
     while frame:

@@ -80,9 +80,9 @@ class AdamWConfig:
     """arXiv:1711.05101; decay is multiplied by the current rate, as in optax.adamw."""
 
     kind: Literal["adamw"] = "adamw"
-    b1: float = setting(0.9, "decay of the first moment", low=0.0, high=1.0)
-    b2: float = setting(0.95, "decay of the second moment", low=0.0, high=1.0)
-    eps: float = setting(1e-8, "added to the denominator", low=0.0)
+    b1: float = setting(0.9, "decay of the first moment", low=0.0, below=1.0)
+    b2: float = setting(0.95, "decay of the second moment", low=0.0, below=1.0)
+    eps: float = setting(1e-8, "added to the denominator", above=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,8 @@ class AdafactorConfig:
     """Factored second moments, arXiv:1804.04235."""
 
     kind: Literal["adafactor"] = "adafactor"
-    decay_rate: float = setting(0.8, "second-moment decay exponent", low=0.0, high=1.0)
-    clipping_threshold: float = setting(1.0, "update RMS clip", low=0.0)
+    decay_rate: float = setting(0.8, "second-moment decay exponent", low=0.0, below=1.0)
+    clipping_threshold: float = setting(1.0, "update RMS clip", above=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +99,8 @@ class LionConfig:
     """arXiv:2302.06675."""
 
     kind: Literal["lion"] = "lion"
-    b1: float = setting(0.9, "interpolation of the update", low=0.0, high=1.0)
-    b2: float = setting(0.99, "decay of the momentum", low=0.0, high=1.0)
+    b1: float = setting(0.9, "interpolation of the update", low=0.0, below=1.0)
+    b2: float = setting(0.99, "decay of the momentum", low=0.0, below=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,10 +108,10 @@ class MuonConfig:
     """Orthogonalised momentum for kernels, AdamW elsewhere. Jordan et al. 2024."""
 
     kind: Literal["muon"] = "muon"
-    beta: float = setting(0.95, "momentum", low=0.0, high=1.0)
+    beta: float = setting(0.95, "momentum", low=0.0, below=1.0)
     ns_steps: int = setting(5, "Newton-Schulz iterations", low=1)
-    b1: float = setting(0.9, "AdamW part: first moment", low=0.0, high=1.0)
-    b2: float = setting(0.95, "AdamW part: second moment", low=0.0, high=1.0)
+    b1: float = setting(0.9, "AdamW part: first moment", low=0.0, below=1.0)
+    b2: float = setting(0.95, "AdamW part: second moment", low=0.0, below=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,10 +125,10 @@ class OptimConfig:
     schedule: ScheduleConfig = setting(ScheduleConfig(), "rate over the steps")
     weight_decay: float = setting(0.1, "on kernels and embeddings, times lr", low=0.0)
     clip_norm: float | None = setting(
-        1.0, "global L2 norm of the gradient; None: off", low=0.0
+        1.0, "global L2 norm of the gradient; None: off", above=0.0
     )
     ema_decay: float | None = setting(
-        None, "keep an average of the weights, used by eval; None: off", low=0, high=1
+        None, "keep an average of the weights, used by eval; None: off", low=0, below=1
     )
 
 
@@ -294,7 +294,7 @@ class SampleConfig:
     prompt: str = setting("def ", "what it continues")
     num_tokens: int = setting(100, "tokens to generate", unit="tokens", low=1)
     temperature: float = setting(0.8, "0: greedy", low=0.0)
-    top_p: float = setting(0.95, "nucleus", low=0.0, high=1.0)
+    top_p: float = setting(0.95, "nucleus", above=0.0, high=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -333,6 +333,12 @@ class TrainConfig:
             raise ConfigError(
                 f"data.seq_len ({self.data.seq_len}) is beyond the learned positions; "
                 f"set model.position.max_tokens ({position.max_tokens}) at least as high"
+            )
+        window = self.profile.window()
+        if window and not max(1, window.start) < min(window.stop, self.num_steps + 1):
+            raise ConfigError(
+                f"profile.steps is {self.profile.steps!r}, but the run has steps 1 to "
+                f"{self.num_steps}: nothing would be traced; choose some of those"
             )
         if self.optim.schedule.warmup_steps >= self.num_steps > 1:
             raise ConfigError(

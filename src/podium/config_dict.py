@@ -86,6 +86,9 @@ def mistake_in_file(cls: type, error: Exception, line: str) -> str | None:
         name = wrong[1]
     elif unknown and isinstance(error, AttributeError | KeyError):
         name = unknown[1] or unknown[2]
+    elif keyword := re.search(r"^(\w+)\.__init__\(\) got an unexpected keyword "
+                              r"argument '(\w+)'", text):  # fmt: skip
+        return unknown_key(cls, _path_of(cls, keyword[1]) + keyword[2])
     else:
         return None
     chain = re.search(rf"\b\w+\.((?:\w+\.)*{name})\b", line)
@@ -93,8 +96,7 @@ def mistake_in_file(cls: type, error: Exception, line: str) -> str | None:
     if not wrong:
         return unknown_key(cls, key)
     hints = {row[0]: row[1] for row in describe(cls)}
-    hints = {k: "true or false" if v == "bool" else v for k, v in hints.items()}
-    expected = f"; expected {hints[key]}" if key in hints else ""
+    expected = f"; expected {_in_words(hints[key])}" if key in hints else ""
     value = repr(wrong[2]) if wrong[3] == "str" else wrong[2]
     return f"{key} is {value[:60]} ({wrong[3]}){expected}"
 
@@ -123,9 +125,7 @@ def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str, str, s
         parts = parts_of(hint)
         shown = type(default).__name__ if dataclasses.is_dataclass(default) else default
         doc, unit = f.metadata.get("doc", ""), f.metadata.get("unit", "")
-        low, high = f.metadata.get("low"), f.metadata.get("high")
-        bounds = "" if low is None else _bounds(low, high)
-        rows.append((name, type_name(hint), str(shown), bounds, unit, doc))
+        rows.append((name, type_name(hint), str(shown), _bounds(f.metadata), unit, doc))
         for part in parts:
             rows += describe(typing.cast(type, part), name + ".")
     return rows
@@ -169,8 +169,30 @@ def part_of_kind(parts: list[Any], kind: Any, path: str) -> Any:
     return kinds[kind]
 
 
-def _bounds(low: float | None, high: float | None) -> str:
-    return f"from {low}" if high is None else f"{low} to {high}"
+def _bounds(metadata: typing.Mapping) -> str:
+    """A range in words: `0.0 to 1.0`, `from 1`, `above 0.0`, `from 0.0, below 1.0`."""
+    low, high, above, below = map(metadata.get, ("low", "high", "above", "below"))
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    words = {"above": above, "from": low, "below": below, "at most": high}
+    return ", ".join(f"{word} {end}" for word, end in words.items() if end is not None)
+
+
+def _is_in_range(value: float, metadata: typing.Mapping) -> bool:
+    low, high, above, below = map(metadata.get, ("low", "high", "above", "below"))
+    return (
+        math.isfinite(value)
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+def _in_words(type_text: str) -> str:
+    """What a type name asks a user for."""
+    words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+    return " or ".join(words.get(word, word) for word in type_text.split(" or "))
 
 
 def _likeness(typed: str, known: str, doc: str) -> float:
@@ -190,6 +212,17 @@ def _likeness(typed: str, known: str, doc: str) -> float:
     shared = sum(a == b for a, b in zip(parents, others, strict=False))
     near = shared / len(parents) if parents else 1 / (1 + len(others))
     return ratio + 0.2 * near if ratio >= 0.6 else ratio
+
+
+def _path_of(cls: type, name: str, path: str = "") -> str:
+    """Where in `cls` the part lies whose class has that name, with a dot behind it."""
+    hints = typing.get_type_hints(cls)
+    parts = [(key, part) for key in hints for part in parts_of(hints[key])]
+    for key, part in parts:
+        found = f"{path}{key}."
+        if part.__name__ == name or (found := _path_of(part, name, found)):
+            return found
+    return ""
 
 
 def _kinds(cls: type, key: list[str]) -> str:
@@ -219,18 +252,15 @@ def _value(hint: Any, value: Any, path: str, metadata: typing.Mapping) -> Any:
     if value is None:
         if types.NoneType in choices:
             return None
-        raise ConfigError(f"{path} is None; expected {type_name(hint)}")
+        raise ConfigError(f"{path} is None; expected {_in_words(type_name(hint))}")
     if parts := parts_of(hint):
         return _part(parts, value, path)
     want = next(t for t in choices if t is not types.NoneType)
     value = _scalar(want, value, path)
-    low, high = metadata.get("low"), metadata.get("high")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        too_low = low is not None and value < low
-        too_high = high is not None and value > high
-        if too_low or too_high or not math.isfinite(value):
-            bounds = _bounds(low, high)
-            raise ConfigError(f"{path} is {value}; expected a number {bounds}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and not _is_in_range(value, metadata):
+        expected = f"a number {_bounds(metadata)}".rstrip()
+        raise ConfigError(f"{path} is {value}; expected {expected}")
     return value
 
 
@@ -264,8 +294,8 @@ def _scalar(want: Any, value: Any, path: str) -> Any:
     if want is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, want) or (isinstance(value, bool) and want is not bool):
-        expected = "true or false" if want is bool else type_name(want)
         raise ConfigError(
-            f"{path} is {value!r} ({type(value).__name__}); expected {expected}"
+            f"{path} is {value!r} ({type(value).__name__}); expected "
+            f"{_in_words(type_name(want))}"
         )
     return value

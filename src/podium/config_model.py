@@ -34,7 +34,9 @@ class Llama3Scaling:
 
     kind: Literal["llama3"] = "llama3"
     factor: float = setting(8.0, "low frequencies are divided by this", low=1.0)
-    low_freq_factor: float = setting(1.0, "below this many turns: divided fully", low=0)
+    low_freq_factor: float = setting(
+        1.0, "below this many turns: divided fully", above=0
+    )
     high_freq_factor: float = setting(4.0, "above this many turns: left alone", low=0)
     original_max_tokens: int = setting(
         8192, "context length of pretraining", unit="tokens", low=1
@@ -136,10 +138,10 @@ class AttentionConfig:
         None, "norm over each head of q and k, before RoPE (Qwen 3, Gemma 3)"
     )
     soft_cap: float | None = setting(
-        None, "scores become cap * tanh(scores / cap) (Gemma 2)", low=0.0
+        None, "scores become cap * tanh(scores / cap) (Gemma 2)", above=0.0
     )
     query_scale: float | None = setting(
-        None, "q is multiplied by this; None: head_dim ** -0.5", low=0.0
+        None, "q is multiplied by this; None: head_dim ** -0.5", above=0.0
     )
     pattern: tuple[Literal["global", "local"], ...] = setting(
         ("global",), "repeats over the layers; local layers see window_tokens back"
@@ -149,6 +151,11 @@ class AttentionConfig:
     )
     context: ContextName = setting("ring", _CONTEXT)
     implementation: AttentionName = setting("auto", _IMPLEMENTATION)
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of a value."""
+        return self.head_dim
 
     @property
     def rope_dim(self) -> int:
@@ -224,6 +231,20 @@ class LatentAttentionConfig:
     def window_tokens(self) -> None:
         """As of grouped attention: there are no local layers."""
 
+    @property
+    def soft_cap(self) -> None:
+        """As of grouped attention: scores are not capped."""
+
+    @property
+    def num_kv_heads(self) -> int:
+        """As of grouped attention, once keys and values are expanded."""
+        return self.num_heads
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of a value."""
+        return self.v_head_dim
+
     def __post_init__(self):
         if self.qk_rope_head_dim % 2:
             raise ConfigError(
@@ -253,7 +274,7 @@ class CapacityConfig:
     arXiv:2006.16668; priority arXiv:2106.05974); the rest pass it by."""
 
     kind: Literal["capacity"] = "capacity"
-    factor: float = setting(1.25, "room over an even share", low=0.0)
+    factor: float = setting(1.25, "room over an even share", above=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -293,7 +314,7 @@ class MoeConfig:
     )
     score: Literal["softmax", "sigmoid"] = setting("softmax", "of the router's logits")
     normalize: bool = setting(True, "the chosen experts' weights sum to 1")
-    weight_scale: float = setting(1.0, "factor on the weights (DeepSeek-V3)", low=0.0)
+    weight_scale: float = setting(1.0, "factor on the weights (DeepSeek-V3)", above=0.0)
     num_groups: int = setting(1, "groups of experts (DeepSeek-V3)", low=1)
     groups_per_token: int = setting(1, "groups a token may choose from", low=1)
     dispatch: DroplessConfig | CapacityConfig = setting(
@@ -350,7 +371,7 @@ class PipelineConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A decoder-only transformer, put together from the parts above."""
+    """A decoder-only transformer, dense or with experts, made of the parts above."""
 
     vocab_size: int = setting(8192, "different tokens", unit="tokens", low=1)
     vocab_multiple: int = setting(
@@ -378,9 +399,9 @@ class ModelConfig:
         "none", "sqrt_dim: embeddings times sqrt(embed_dim) (Gemma)"
     )
     final_soft_cap: float | None = setting(
-        None, "logits become cap * tanh(logits / cap) (Gemma 2)", low=0.0
+        None, "logits become cap * tanh(logits / cap) (Gemma 2)", above=0.0
     )
-    init_std: float = setting(0.02, "standard deviation of initial kernels", low=0.0)
+    init_std: float = setting(0.02, "standard deviation of initial kernels", above=0.0)
     dtype: Dtype = setting("bfloat16", "compute type; parameters are float32")
     remat: Remat = setting(
         "none", "what the backward pass recomputes: full keeps block inputs only"

@@ -13,9 +13,15 @@ def setting(
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
 ) -> Any:
-    """A dataclass field with its help text, unit and inclusive range."""
-    metadata = {"doc": doc, "unit": unit, "low": low, "high": high}
+    """A dataclass field with its help text, unit and range.
+
+    `low` and `high` are in the range, `above` and `below` are its excluded ends.
+    """
+    ends = {"low": low, "high": high, "above": above, "below": below}
+    metadata = {"doc": doc, "unit": unit, **ends}
     if dataclasses.is_dataclass(default) and not isinstance(default, type):
         return dataclasses.field(
             default_factory=lambda: dataclasses.replace(default), metadata=metadata

@@ -6,17 +6,14 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from podium import cli
-from podium.resume import load_run
+from podium import cli, resume
 
 EXAMPLE = """example:
   python -m podium.data_ledger --workdir=runs/quickstart --step=120
   python -m podium.data_ledger --workdir=runs/quickstart --step=120 --json | jq .[0]
 """
-
-
-_NUMBERS = ("row", "column", "start", "length", "record", "item")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -34,15 +31,24 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.step < 1:
         parser.error(f"--step is {args.step}; expected 1 or more, as in metrics.jsonl")
-    cfg = load_run(args.workdir)
-    if args.step > cfg.num_steps:
-        print(
-            f"note: the run ends at step {cfg.num_steps}; this is what step {args.step} "
-            "would see",
-            file=sys.stderr,
-        )
+    cfg = resume.load_run(args.workdir)
 
     from podium.input.ledger import documents_of_step
+    from podium.input.manifest import load_manifest
+
+    resume.check_fingerprints(
+        args.workdir,
+        cfg.data.paths,
+        [load_manifest(path).fingerprint for path in cfg.data.paths],
+        advice="Put the first back: only it can say what the run saw.",
+    )
+    if args.step > (done := resume.last_step(args.workdir)):
+        ends = f", and ends at {cfg.num_steps}" if args.step > cfg.num_steps else ""
+        print(
+            f"note: step {args.step} is not trained yet: the run is at step {done}{ends}; "
+            f"this is what step {args.step} would see",
+            file=sys.stderr,
+        )
 
     entries = documents_of_step(
         cfg.data,
@@ -55,19 +61,18 @@ def main(argv: Sequence[str]) -> None:
         json.dump(rows, sys.stdout)
         print()
         return
-    from rich.console import Console
-    from rich.table import Table
+    print(f"step {args.step}: {cfg.global_batch_seqs} rows, {len(rows)} documents")
+    _print_table(rows)
 
-    title = f"step {args.step}: {cfg.global_batch_seqs} rows, {len(rows)} documents"
-    table = Table(title=title, box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, overflow="fold", no_wrap=name in _NUMBERS)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 400  # a pipe has no width to fit
-    console.print(table)
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Each column as wide as its longest cell: a path is never cut, but on a narrow
+    terminal wraps, and is copied in one piece."""
+    lines = [list(rows[0]), *([str(v) for v in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ python -m podium.evaluate --workdir=runs/quickstart
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from podium import cli
+from podium import cli, resume
 from podium.config import MeshConfig, TrainConfig
 from podium.errors import ConfigError, DataError, at_work
-from podium.resume import find_checkpoint, load_run
 
 _EXAMPLE = """example:
   python -m podium.evaluate --workdir=runs/quickstart
@@ -37,14 +35,12 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.batch_seqs is not None and args.batch_seqs < 1:
         parser.error(f"--batch_seqs is {args.batch_seqs}; expected 1 or more")
-    args.step = find_checkpoint(args.workdir, args.step)
-    cfg = load_run(args.workdir)
+    args.step = resume.find_checkpoint(args.workdir, args.step)
+    cfg = resume.load_run(args.workdir)
     data = cfg.data
     if args.data:
         data = dataclasses.replace(data, paths=(args.data,), weights=())
-    for folder in data.paths:
-        if not (Path(folder) / "manifest.json").is_file():
-            raise DataError(f"{folder} is no gold data; name its folder with --data")
+    _check_data(args, data.paths)
 
     from podium.input.server import InputServer
 
@@ -58,6 +54,35 @@ def main(argv: Sequence[str]) -> int:
         print(f"  perplexity  {result['eval_perplexity']:.2f}")
         print(f"  tokens      {result['eval_tokens']:,.0f}")
     return 0
+
+
+def _check_data(args, paths: Sequence[str]) -> None:
+    """Raises where a loss on this data would not be one of this run."""
+    from podium.input.manifest import load_manifest
+
+    try:
+        manifests = [load_manifest(path) for path in paths]
+    except DataError as error:
+        if args.data:
+            raise
+        raise DataError(
+            f"{error}. It was the run's data; name where it lies now with --data"
+        ) from error
+    if args.data:
+        resume.check_tokenizer(args.workdir, args.data, manifests[0].tokenizer)
+    else:
+        resume.check_fingerprints(
+            args.workdir,
+            paths,
+            [manifest.fingerprint for manifest in manifests],
+            advice="Put the first back, or name the other with --data.",
+        )
+    for path, manifest in zip(paths, manifests, strict=True):
+        if not manifest.splits[args.split]:
+            other = "train" if args.split == "eval" else "eval"
+            raise DataError(
+                f"{path} has no {args.split} split; use --split={other}, or other --data"
+            )
 
 
 def _evaluate(cfg: TrainConfig, args, server) -> dict:

@@ -8,9 +8,12 @@
 import argparse
 import json
 import os
+import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import podium
 from podium import cli
 from podium.errors import ConfigError, at_work
 from podium.preparation.spec import PrepareSpec
@@ -62,13 +65,24 @@ def _prepare(args: argparse.Namespace) -> int:
     outcome = run(spec)
     _show(args, outcome.manifest, outcome.summary)
     if not args.json:
-        print(
-            f"next: python -m podium.train --config=configs/quickstart.py "
-            f"--workdir=runs/{os.path.basename(os.path.abspath(spec.output))} "
-            f"--config.data.paths={args.output} "
-            f"--config.model.vocab_size={outcome.manifest.tokenizer.vocab_size}"
-        )
+        print(f"next: {_next_command(args.output, outcome.manifest)}")
     return 0
+
+
+def _next_command(output: str, manifest: "Manifest") -> str:
+    """A command that trains on what was made, from where this one was run."""
+    config = pathlib.Path("configs", "quickstart.py")
+    if not config.exists():
+        config = pathlib.Path(podium.__file__).parents[2] / config
+    words = [
+        *("python", "-m", "podium.train"),
+        f"--config={config if config.exists() else 'FILE'}",
+        f"--workdir=runs/{os.path.basename(os.path.abspath(output))}",
+        f"--config.data.paths={output}",
+        f"--config.model.vocab_size={manifest.tokenizer.vocab_size}",
+        *([] if manifest.splits["eval"] else ["--config.eval=None"]),
+    ]
+    return shlex.join(words)
 
 
 def rejects_line(summary: dict[str, Any], output: str) -> str:

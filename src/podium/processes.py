@@ -14,7 +14,6 @@ first process decides, the others take over its answer. No jax unless there are 
 import argparse
 import contextlib
 import dataclasses
-import glob
 import json
 import os
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 from podium import errors
 from podium.cli import Parser
 from podium.errors import ConfigError, PodiumError
+from podium.platforms import has_tpu_devices
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ def _may_be_one_of_many() -> bool:
     sizes = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
     if any(int(os.environ.get(name, "1")) > 1 for name in sizes):
         return True
-    return bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
+    return has_tpu_devices()
 
 
 def _found() -> Processes:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ MAY_CHANGE = (
 )
 
 _LOCK_FILE = "run.lock"
+_TAIL_BYTES = 1 << 16  # of metrics.jsonl: some lines at least
 
 
 # --- the folder ----------------------------------------------------------------------
@@ -79,6 +80,24 @@ def make_folder(workdir: str | Path) -> None:
             f"--workdir={workdir} cannot be written: {error.strerror}; choose another "
             "folder"
         ) from error
+
+
+@contextlib.contextmanager
+def tidy(workdir: str | Path) -> Iterator[None]:
+    """A start that fails takes away what `make_folder` made, if that is all there is."""
+    workdir = Path(workdir)
+    mark = workdir / _LOCK_FILE
+    is_marked = mark.exists()
+    new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if not is_marked and list(workdir.iterdir()) == [mark]:
+                mark.unlink()
+            for folder in new:
+                folder.rmdir()  # fails, and ends this, where something is in it
+        raise
 
 
 @contextlib.contextmanager
@@ -116,6 +135,19 @@ def data_folder(workdir: str | Path) -> Path:
 def latest_step(workdir: str | Path) -> int | None:
     """The newest whole checkpoint of a run, by its folder name; reads no array."""
     return max(_steps(workdir), default=None)
+
+
+def last_step(workdir: str | Path) -> int:
+    """The last step that a run is known to have done: saved, or in its metrics."""
+    done = latest_step(workdir) or 0
+    path = Path(workdir) / "metrics.jsonl"
+    if path.is_file():
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            for line in file:
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    done = max(done, json.loads(line)["step"])
+    return done
 
 
 def find_checkpoint(workdir: str | Path, step: int | None = None) -> int:
@@ -217,19 +249,35 @@ def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]
 
 
 def check_fingerprints(
-    workdir: str | Path, paths: list[str], prints: list[str]
+    workdir: str | Path,
+    paths: Sequence[str],
+    prints: list[str],
+    *,
+    advice: str = "Point data.paths at the first, or use another --workdir.",
 ) -> None:
     """A run goes on with the data it began with. Raises ConfigError with both prints."""
     saved = saved_data(workdir)
     if saved and saved["fingerprints"] != prints:
         raise ConfigError(
             f"{workdir} was trained on {_sets(saved['paths'], saved['fingerprints'])}; "
-            f"data.paths now holds {_sets(paths, prints)}. Point data.paths at the "
-            "first, or use another --workdir."
+            f"there now is {_sets(paths, prints)}. {advice}"
         )
 
 
-def _sets(paths: list[str], prints: list[str]) -> str:
+def check_tokenizer(workdir: str | Path, path: str, tokenizer: "TokenizerInfo") -> None:
+    """The ids of other data mean what they meant in training. Raises ConfigError."""
+    saved = saved_data(workdir).get("tokenizer")  # none in runs of before
+    if saved and saved["sha256"] != tokenizer.sha256:
+        raise ConfigError(
+            f"{path} has tokenizer {tokenizer.kind} {tokenizer.sha256[:12]} "
+            f"({tokenizer.vocab_size} tokens), but {workdir} was trained with "
+            f"{saved['kind']} {saved['sha256'][:12]} ({saved['vocab_size']} tokens), so "
+            "a loss on it would mean nothing; prepare the text again with --tokenizer="
+            f"{Path(workdir) / saved['file'] if saved['file'] else saved['kind']}"
+        )
+
+
+def _sets(paths: Sequence[str], prints: list[str]) -> str:
     return ", ".join(
         f"{path} (fingerprint {p[:12]})" for path, p in zip(paths, prints, strict=True)
     )

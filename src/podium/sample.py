@@ -77,6 +77,13 @@ def main(argv: Sequence[str]) -> int:
     from podium.generate import FINISHED, generate, stream
 
     cfg, params = restore_params(args.workdir, step)
+    length = max(map(len, prompts)) + args.num_tokens
+    if length > cfg.data.seq_len:
+        print(
+            f"note: prompt and new tokens are {length}, rows in training were "
+            f"{cfg.data.seq_len} long; expect nonsense past that",
+            file=sys.stderr,
+        )
     settings = {
         "num_tokens": args.num_tokens,
         "sampling": sampling,

@@ -5,8 +5,10 @@
 python -m podium.sharding_report --config=configs/quickstart.py --devices=8
 """
 
+import dataclasses
 import json
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,12 +49,34 @@ def main(argv: Sequence[str]) -> int:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", args.devices)
     use_compile_cache()
-    report = make_report(cfg, compile_step=not args.no_compile)
+    cfg, problem = _with_even_batch(cfg)
+    if problem:
+        print(f"note: no activations: {problem}", file=sys.stderr)
+    compile_step = not (args.no_compile or problem)
+    report = make_report(cfg, compile_step=compile_step)
     if args.json:
         print(json.dumps(report, indent=2))
     else:
         _print(report)
     return 0
+
+
+def _with_even_batch(cfg: TrainConfig) -> tuple[TrainConfig, str]:
+    """A config whose batch divides over the devices, and what was wrong with it before.
+
+    The layout of the state does not depend on the batch.
+    """
+    from podium.sharding.mesh import make_mesh
+    from podium.sharding.rules import ShardingRules
+    from podium.trainer.setup import check_batch
+
+    rules = ShardingRules(cfg.sharding, make_mesh(cfg.mesh))
+    try:
+        check_batch(cfg, rules)
+    except ConfigError as error:
+        rows = rules.num_shards("batch") * cfg.grad_accum_steps
+        return dataclasses.replace(cfg, global_batch_seqs=rows), str(error)
+    return cfg, ""
 
 
 def make_report(cfg: TrainConfig, *, compile_step: bool = True) -> dict[str, Any]:

@@ -46,6 +46,13 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--workdir is missing, e.g. --workdir=runs/first")
     workdir = Path(args.workdir)
     ours = processes.join(args)
+    with resume.tidy(workdir) if ours.is_first else contextlib.nullcontext():
+        code = _run(cfg, workdir, ours)
+    ours.leave()
+    return code
+
+
+def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
     first_step = ours.decide(lambda: _first_step(cfg, workdir))
 
     from podium.input.server import InputServer
@@ -56,18 +63,16 @@ def main(argv: Sequence[str]) -> int:
         asked, is_resumed = cfg, first_step is not None
         ours.decide(lambda: make_data(asked, workdir, is_resumed=is_resumed))
         cfg = dataclasses.replace(cfg, data=_with_folders(cfg, workdir))
-        manifests = check_data(cfg)
-        if is_resumed:
+        manifests = load_data(cfg.data.paths)
+        if is_resumed:  # before all else: it explains whatever else does not fit
             prints = [m.fingerprint for m in manifests]
-            resume.check_fingerprints(workdir, list(cfg.data.paths), prints)
-        if first_step is not None and first_step >= cfg.num_steps:
-            if ours.is_first:
-                _done_already(cfg, workdir)
-            code = 0
-        else:
-            code = _train(cfg, asked, workdir, ours, server, manifests, first_step)
-        ours.leave()
-        return code
+            resume.check_fingerprints(workdir, cfg.data.paths, prints)
+        check_data(cfg, manifests)
+        if first_step is None or first_step < cfg.num_steps:
+            return _train(cfg, asked, workdir, ours, server, manifests, first_step)
+        if ours.is_first:
+            _done_already(cfg, workdir, first_step)
+        return 0
     finally:
         server.close()
 
@@ -137,12 +142,17 @@ _SETTING_OF_FLAG = {
 }
 
 
-def check_data(cfg: TrainConfig) -> list["Manifest"]:
-    """The manifests of the data sets; raises where data and model do not go together."""
+def load_data(paths: Sequence[str]) -> list["Manifest"]:
+    """The manifests of the data sets, which have one tokenizer. Raises DataError."""
     from podium.input.manifest import check_one_tokenizer, load_manifest
 
-    manifests = [load_manifest(path) for path in cfg.data.paths]
-    check_one_tokenizer(cfg.data.paths, manifests)
+    manifests = [load_manifest(path) for path in paths]
+    check_one_tokenizer(paths, manifests)
+    return manifests
+
+
+def check_data(cfg: TrainConfig, manifests: list["Manifest"]) -> None:
+    """Raises ConfigError where data and config do not go together."""
     info, path = manifests[0].tokenizer, cfg.data.paths[0]
     if info.vocab_size > cfg.model.vocab_size:
         raise ConfigError(
@@ -160,19 +170,22 @@ def check_data(cfg: TrainConfig) -> list["Manifest"]:
     for path, manifest in zip(cfg.data.paths, manifests, strict=True):
         if cfg.eval and not manifest.splits["eval"]:
             raise ConfigError(
-                f"{path} has no eval split; prepare it with --eval_fraction above 0, or "
-                "set --config.eval=None"
+                f"{path} has no eval split; set --config.eval=None, or prepare it with "
+                "--eval_fraction above 0 and, where it is one long document, with "
+                "--max_document_bytes=65536 to cut it"
             )
     if cfg.sample and not cfg.sample.prompt and info.bos_id is None:
         raise ConfigError(
             "sample.prompt is empty, and this tokenizer has no token that begins a "
             "document; give at least one character, or set --config.sample=None"
         )
-    return manifests
 
 
-def _done_already(cfg: TrainConfig, workdir: Path) -> None:
-    print(f"{workdir}: all {cfg.num_steps} steps are done", file=sys.stderr)
+def _done_already(cfg: TrainConfig, workdir: Path, step: int) -> None:
+    what = f"all {step} steps are done"
+    if step > cfg.num_steps:
+        what = f"has {step} steps, num_steps={cfg.num_steps} asks for no more"
+    print(f"{workdir}: {what}", file=sys.stderr)
     if not (workdir / "plots" / "loss.png").exists():
         from podium.trainer.report import try_plot
 
@@ -209,6 +222,8 @@ def _train(
     with contextlib.ExitStack() as held:
         ours.decide(lambda: _lock(held, workdir, first_step))
         if ours.is_first:
+            if asked.data.paths and asked.data.text is not None:
+                print("data.text is not read: data.paths is given", file=sys.stderr)
             _announce(parts, manifests, first_step)
             _note_schedule(cfg, workdir, first_step)
         trainer = Trainer(
@@ -244,19 +259,23 @@ def _lock(held: contextlib.ExitStack, workdir: Path, first_step: int | None) -> 
 def _setup(cfg: TrainConfig) -> "Setup":
     import jax
 
+    from podium.models.attention_dispatch import check_implementation
+    from podium.sharding.mesh import in_full, make_mesh
     from podium.trainer.setup import setup
 
     try:
-        return setup(cfg)
+        make_mesh(cfg.mesh)
     except ShardingError as error:
-        free = [name for name, size in cfg.mesh.sizes().items() if size == -1]
-        if not free or jax.default_backend() != "cpu":
+        sizes, full = cfg.mesh.sizes(), in_full(cfg.mesh)
+        flags = [f"--config.mesh.{a}={n}" for a, n in full.items() if n != sizes[a]]
+        if not flags or jax.default_backend() != "cpu":
             raise
-        fixed = math.prod(s for s in cfg.mesh.sizes().values() if s != -1)
         raise ShardingError(
             f"{error} On a CPU, a mesh written out in full makes virtual devices: add "
-            f"--config.mesh.{free[0]}=1 for {fixed}."
+            f"{' '.join(flags)} for {math.prod(full.values())}."
         ) from error
+    check_implementation(cfg.model, cfg.data.seq_len, jax.default_backend())
+    return setup(cfg)
 
 
 def _announce(parts: "Setup", manifests: list["Manifest"], first_step: int | None):

@@ -10,6 +10,7 @@ import pytest
 from podium import cli, data_ledger, resume
 from podium.config import DataConfig, TrainConfig
 from podium.config_dict import to_json_dict
+from podium.errors import ConfigError
 from podium.input.ledger import documents_of_step
 from podium.input.loader import Loader
 from podium.input.spec import StreamSpec
@@ -69,7 +70,35 @@ def test_at_120_columns_the_source_is_shown_whole(workdir, capsys, monkeypatch):
     data_ledger.main([f"--workdir={workdir}", "--step=2000"])
     shown = capsys.readouterr()
     assert "…" not in shown.out
-    assert "the run ends at step 1000; this is what step 2000 would see" in shown.err
+    assert "step 2000 is not trained yet: the run is at step 0, and ends at 1000" in (
+        shown.err
+    )
+
+
+def test_a_step_that_was_trained_has_no_note(workdir, capsys):
+    (workdir / "checkpoints" / "5").mkdir(parents=True)
+    (workdir / "metrics.jsonl").write_text('{"step": 6}\n{"step": 7}\n{"st')
+    data_ledger.main([f"--workdir={workdir}", "--step=7"])
+    assert not capsys.readouterr().err
+    data_ledger.main([f"--workdir={workdir}", "--step=8"])
+    err = capsys.readouterr().err
+    assert "step 8 is not trained yet: the run is at step 7; this is what" in err
+
+
+def test_a_path_is_shown_in_one_piece_on_a_narrow_terminal(
+    workdir, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    data_ledger.main([f"--workdir={workdir}", "--step=7"])
+    (path,) = resume.load_run(workdir).data.paths
+    assert path in capsys.readouterr().out
+
+
+def test_data_that_was_replaced_is_refused(workdir, gold, documents, capsys):
+    cfg = resume.load_run(workdir)
+    resume.write_config(workdir, cfg, ["another"])
+    with pytest.raises(ConfigError, match=r"was trained on .* Put the first back"):
+        data_ledger.main([f"--workdir={workdir}", "--step=7"])
 
 
 def test_data_that_the_run_prepared_lies_in_the_run_folder(tmp_path):

@@ -20,6 +20,7 @@ def task(tmp_path):
             leave_out=(),
         )
         return bpe.BpeTask(
+            rejects_file=str(tmp_path / "rejects.jsonl"),
             folder="",
             vocab_size=vocab_size,
             units=units,

@@ -46,12 +46,13 @@ def test_a_dim_that_does_not_divide_names_tensor_axis_and_fix():
         rules().sharding(("embed", "heads", "head_dim"), (64, 3, 8), "params/q")
     assert str(error.value) == (
         "params/q [64, 3, 8]: axis 'heads' (3) does not divide by mesh axis tensor (2). "
-        "Use 1 devices on it, make heads 4, or set sharding.heads=()."
+        "Use mesh.tensor=1, or model.attention.num_heads=4, or sharding.heads=()."
     )
 
 
 def test_mesh_takes_what_is_left():
     assert fit(MeshConfig(data=2, fsdp=-1, tensor=2), 8) == {
+        "stage": 1,
         "data": 2,
         "fsdp": 2,
         "expert": 1,

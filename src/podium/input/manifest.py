@@ -145,9 +145,15 @@ def load_manifest(folder: Folder) -> Manifest:
         what, raw, output = "does not exist", "TEXT", folder
         if folder.exists():
             what, raw, output = f"holds no {MANIFEST_FILE}", folder, "gold/mine"
+        advice = (
+            f"make one of raw text with python -m podium.prepare --input={raw} "
+            f"--output={output}"
+        )
+        if any(folder.glob("*.tfrecord*")):
+            what += " beside its TFRecords"
+            advice = "copy the whole folder again, or prepare the data again"
         raise DataError(
-            f"{folder} {what}, so this is no finished data set; make one of raw text "
-            f"with python -m podium.prepare --input={raw} --output={output}"
+            f"{folder} {what}, so this is no finished data set; {advice}"
         ) from e
     except NotADirectoryError as e:
         raise DataError(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from jax import Array
 from jaxtyping import Float, Int
 
+from podium.config_model import ModelConfig
 from podium.errors import ConfigError
 from podium.models.attention_shards import per_shard
 from podium.sharding.constrain import current_platform, current_rules
@@ -161,6 +162,25 @@ def attend(
     if run.func.__module__.endswith("attention_xla"):  # kernels split themselves
         return per_shard(run, q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
     return run(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
+
+
+def check_implementation(model: ModelConfig, num_tokens: int, platform: str) -> None:
+    """Raises ConfigError, before anything is compiled, where the implementation that a
+    model names cannot train it there on rows of that many tokens."""
+    if model.attention.implementation == "auto":
+        return
+    for kind in model.attention.pattern:
+        call = Call(
+            platform=platform,
+            dtype=model.dtype,
+            head_dim=model.attention.head_dim,
+            value_dim=model.attention.value_dim,
+            num_tokens=num_tokens,
+            has_segments=True,
+            has_window=kind == "local",
+            has_soft_cap=model.attention.soft_cap is not None,
+        )
+        choose(call, model.attention.implementation)
 
 
 @functools.cache

@@ -8,7 +8,6 @@ the last few merges only. It depends on the inputs' order and contents, not on w
 they lie.
 """
 
-import collections
 import dataclasses
 import hashlib
 import json
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from podium.errors import DataError
 from podium.input.manifest import TokenizerInfo
 from podium.preparation.readers import read_unit
+from podium.preparation.rejects import why_none
 from podium.preparation.shard import document_hash
 from podium.preparation.sources import Unit
 from podium.tokenizer import TOKENIZER_FILE, train_bpe
@@ -40,6 +40,7 @@ class BpeTask:
     text_key: str
     max_document_bytes: int
     eval_below: int  # held-out documents teach the tokenizer nothing
+    rejects_file: str  # written if there is no text
 
     def sample_chars(self) -> int:
         """Length of the sample."""
@@ -55,7 +56,13 @@ def load_or_train(task: BpeTask, report: Callable[[int], None]) -> TokenizerInfo
         return TokenizerInfo(**json.loads(info_path.read_bytes()))
     texts = list(sample(task, report)) or list(sample(task, report, held_out=True))
     if not texts:
-        raise DataError(f"no usable text: {_why_none(task)}")
+        reasons = why_none(
+            task.units,
+            text_key=task.text_key,
+            max_document_bytes=task.max_document_bytes,
+            listed_in=task.rejects_file,
+        )
+        raise DataError(f"no usable text: {reasons}")
     tokenizer = train_bpe(texts, task.vocab_size, is_at_most=task.is_at_most)
     tokenizer.save(task.folder)
     own = info_path.with_suffix(f".{os.getpid()}")
@@ -93,18 +100,6 @@ def sample(
             yield text
         if left <= 0:
             return
-
-
-def _why_none(task: BpeTask) -> str:
-    """What is wrong with inputs that hold no text: number of rejects by reason."""
-    reasons = collections.Counter(
-        item.reason or "blank"
-        for unit in task.units
-        for item in read_unit(
-            unit, text_key=task.text_key, max_document_bytes=task.max_document_bytes
-        )
-    )
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 
 def _scatter(i: int) -> bytes:

@@ -21,6 +21,7 @@ from podium.preparation.sources import Unit
 MAX_LINE_BYTES = 256 << 20  # of JSON; a whole array on one line would fill the memory
 _CUT_WINDOW_BYTES = 1 << 20  # how far behind its place a cut looks for a line end
 _BINARY_PROBE_BYTES = 8192  # as git and grep: a NUL byte this early means binary
+_MOST_KEY_CHARS = 200  # of the keys of a line that lacks the one with the text
 _PARQUET_ROWS = 64  # at a time; a row may be a book
 
 
@@ -203,8 +204,13 @@ def _json_item(number: int, line: bytes, text_key: str) -> Item:
         return Item(number, None, size, "not UTF-8", f"byte {e.start}: {e.reason}")
     except (ValueError, RecursionError) as e:
         return Item(number, None, size, "invalid JSON", str(e))
-    if not isinstance(value, dict) or text_key not in value:
-        return Item(number, None, size, "no text", f"no key {text_key!r}")
+    if not isinstance(value, dict):
+        found = type(value).__name__
+        return Item(number, None, size, "no text", f"a {found}, no JSON object")
+    if text_key not in value:
+        keys = ", ".join(value)[:_MOST_KEY_CHARS] or "none"
+        detail = f"no key {text_key!r}; there are {keys}"
+        return Item(number, None, size, "no text", detail)
     text = value[text_key]
     if not isinstance(text, str):
         found = type(text).__name__

@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import glob
 import os
+import pathlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from podium.preparation import bpe, finish, recipe, shard
 from podium.preparation.plan import plan_shards
 from podium.preparation.pool import Pool
 from podium.preparation.progress import Progress, count_of, megabytes, say
+from podium.preparation.rejects import why_none
 from podium.preparation.shard import ShardTask
 from podium.preparation.sources import find_units
 from podium.preparation.spec import PrepareSpec
@@ -51,7 +53,7 @@ def run(spec: PrepareSpec) -> Outcome:
         text_key=spec.text_key,
         max_document_bytes=spec.max_document_bytes,
         data_dir=spec.data_dir,
-        leave_out=(output, partial),
+        leave_out=(output, partial, _rejects_file(output)),
     )
     wanted = recipe.recipe_of(spec, units)
     try:
@@ -102,7 +104,9 @@ def _prepare(
     )
     eval_below = int(spec.eval_fraction * 2**64)
     num_workers = spec.num_workers or _num_cores()
-    tokenizer = _tokenizer(spec, shards, folder, eval_below, num_workers)
+    tokenizer = _tokenizer(
+        spec, shards, folder, eval_below, num_workers, _rejects_file(output)
+    )
     tasks = [
         ShardTask(
             folder=folder,
@@ -119,10 +123,13 @@ def _prepare(
     parts = _write(tasks, num_workers)
     if not _count(parts, "train") + _count(parts, "eval"):
         shutil.rmtree(folder)
-        raise DataError(
-            f"no usable document in {', '.join(spec.inputs)}: "
-            f"{_rejects_text(_rejects(parts))}"
+        reasons = why_none(
+            units,
+            text_key=spec.text_key,
+            max_document_bytes=spec.max_document_bytes,
+            listed_in=_rejects_file(output),
         )
+        raise DataError(f"no usable document in {', '.join(spec.inputs)}: {reasons}")
     tasks, parts = _with_both_splits(spec, tasks, parts, num_workers)
     final = os.path.join(folder, "final")
     shutil.rmtree(final, ignore_errors=True)
@@ -135,6 +142,7 @@ def _prepare(
     }
     recipe.save_recipe(final, wanted, summary)
     finish.publish(final, output, manifest)
+    pathlib.Path(_rejects_file(output)).unlink(missing_ok=True)  # of an earlier try
     return manifest, summary
 
 
@@ -144,6 +152,7 @@ def _tokenizer(
     folder: str,
     eval_below: int,
     num_workers: int,
+    rejects_file: str,
 ) -> TokenizerInfo:
     if spec.bpe_size is None:
         if spec.tokenizer == "bytes":
@@ -160,6 +169,7 @@ def _tokenizer(
         text_key=spec.text_key,
         max_document_bytes=spec.max_document_bytes,
         eval_below=eval_below,
+        rejects_file=rejects_file,
     )
     what = f"learning bpe:{spec.bpe_size}"
     with (
@@ -249,8 +259,9 @@ def _rejects(parts: Sequence[finish.Part]) -> dict[str, int]:
     return dict(sorted(total.items(), key=lambda kv: (-kv[1], kv[0])))
 
 
-def _rejects_text(rejects: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in rejects.items())
+def _rejects_file(output: str) -> str:
+    """Where rejects are listed if no output comes of it."""
+    return f"{output}.{finish.REJECTS_FILE}"
 
 
 def _num_cores() -> int:

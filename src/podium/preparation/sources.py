@@ -61,7 +61,7 @@ def find_units(
 
     Args:
         inputs: as PrepareSpec.inputs. One that does not exist raises ConfigError.
-        leave_out: folders not to look into: the output may lie inside an input.
+        leave_out: folders and files to pass by: the output may lie inside an input.
     """
     units: list[Unit] = []
     seen: set[str] = set()
@@ -96,7 +96,8 @@ def _files(name: str, hidden: set[str]) -> Iterator[str]:
 
 
 def _walk(folder: str, hidden: set[str]) -> Iterator[str]:
-    if os.path.realpath(folder) in hidden:
+    real = os.path.realpath(folder)
+    if real in hidden:
         return
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
@@ -105,6 +106,8 @@ def _walk(folder: str, hidden: set[str]) -> Iterator[str]:
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
+            continue
+        if os.path.join(real, entry.name) in hidden:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, hidden)

@@ -99,7 +99,7 @@ def _slices(cfg: MeshConfig, devices: list[Any]) -> list[list[Any]]:
         if len(devices) % num:
             raise ShardingError(
                 f"mesh.slices asks for {num} slices; {len(devices)} devices do not "
-                "divide into them"
+                "divide into them."
             )
         block = len(devices) // num
         indices = [i // block for i in range(len(devices))]
@@ -107,6 +107,15 @@ def _slices(cfg: MeshConfig, devices: list[Any]) -> list[list[Any]]:
         [d for d, i in zip(devices, indices, strict=True) if i == index]
         for index in dict.fromkeys(indices)
     ]
+
+
+def in_full(cfg: MeshConfig) -> dict[str, int]:
+    """The smallest sizes without -1 that are multiples of what the config asks for."""
+    slices = {"data": cfg.slices.data, "fsdp": cfg.slices.fsdp}
+    return {
+        axis: math.lcm(max(size, 1), max(slices.get(axis, 1), 1))
+        for axis, size in cfg.sizes().items()
+    }
 
 
 def _fit(sizes: dict[str, int], num: int, key: str, what: str) -> dict[str, int]:

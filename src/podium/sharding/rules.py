@@ -77,18 +77,32 @@ class ShardingRules:
             for_axis = self.mesh_axes(axis)
             parts = math.prod(self.mesh.shape[a] for a in for_axis)
             if dim % parts:
+                fix = _fix(dim, parts, axis, for_axis)
                 raise ShardingError(
                     f"{name} {list(shape)}: axis {axis!r} ({dim}) does not divide by "
-                    f"mesh axis {'*'.join(for_axis)} ({parts}). {_fix(dim, parts, axis)}"
+                    f"mesh axis {'*'.join(for_axis)} ({parts}). {fix}"
                 )
         return NamedSharding(self.mesh, self.spec(*logical))
 
 
-def _fix(dim: int, parts: int, axis: str | None) -> str:
+# What a user changes to make a logical axis longer.
+SIZES = {
+    "embed": "model.embed_dim",
+    "opt_embed": "model.embed_dim",
+    "expert_embed": "model.embed_dim",
+    "heads": "model.attention.num_heads",
+    "kv_heads": "model.attention.num_kv_heads",
+    "head_dim": "model.attention.head_dim",
+    "mlp": "model.mlp.dim",
+    "layers": "model.num_layers",
+    "experts": "model.mlp.num_experts",
+}
+
+
+def _fix(dim: int, parts: int, axis: str | None, mesh_axes: tuple[str, ...]) -> str:
     smaller = max(d for d in range(1, parts + 1) if dim % d == 0)
-    larger = -(-dim // parts) * parts
-    padded = f"set model.vocab_multiple={parts}" if axis == "vocab" else ""
-    return (
-        f"Use {smaller} devices on it, {padded or f'make {axis} {larger}'}, or set "
-        f"sharding.{axis}=()."
-    )
+    fewer = " * ".join(f"mesh.{mesh_axis}" for mesh_axis in mesh_axes)
+    size = f"{SIZES.get(axis or '', axis)}={-(-dim // parts) * parts}"
+    if axis == "vocab":
+        size = f"model.vocab_multiple={parts}"
+    return f"Use {fewer}={smaller}, or {size}, or sharding.{axis}=()."

@@ -305,8 +305,9 @@ class _Reporter:
         trainer.progress.step(
             step,
             host["loss"],
-            rates["tokens_per_sec"] or 0.0,
-            (trainer.cfg.num_steps - step) * self._mean_secs,
+            tokens=self._rates.tokens,
+            secs=step_secs,
+            eta_secs=(trainer.cfg.num_steps - step) * self._mean_secs,
         )
         self._check_finite(step, host)
 

@@ -95,8 +95,8 @@ class Rates:
 
     def __init__(self, cfg: TrainConfig, devices: list[Any]):
         self._num_devices = len(devices)
-        self._tokens = cfg.global_batch_seqs * cfg.data.seq_len
-        self._flops = self._tokens * flops.train_flops_per_token(
+        self.tokens = cfg.global_batch_seqs * cfg.data.seq_len
+        self._flops = self.tokens * flops.train_flops_per_token(
             cfg.model, cfg.data.seq_len
         )
         peak = peak_flops_per_sec(devices[0], cfg.model.dtype)
@@ -105,8 +105,8 @@ class Rates:
     def of(self, step_secs: float) -> dict[str, float | None]:
         """Rates of a step that took this long."""
         return {
-            "tokens_per_sec": self._tokens / step_secs,
-            "tokens_per_sec_per_device": self._tokens / step_secs / self._num_devices,
+            "tokens_per_sec": self.tokens / step_secs,
+            "tokens_per_sec_per_device": self.tokens / step_secs / self._num_devices,
             "model_flops_per_sec": self._flops / step_secs,
             "mfu": self._flops / step_secs / self._peak if self._peak else None,
         }

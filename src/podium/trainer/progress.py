@@ -15,26 +15,37 @@ class Progress:
         self._num_steps = num_steps
         self._every = log_every_steps
         self._is_shown = is_shown
+        self._tokens, self._secs = 0, 0.0  # since the last line
         is_live = is_shown and sys.stderr.isatty()
         self._bar: Any = _live_bar(num_steps) if is_live else None
         if self._bar is None:
             self.say("compiling")
 
-    def step(self, step: int, loss: float, tokens_per_sec: float, eta_secs: float):
-        """Shows a finished step."""
+    def step(
+        self, step: int, loss: float, *, tokens: int, secs: float, eta_secs: float
+    ):
+        """Shows a finished step; tokens/s are the mean since the last line.
+
+        `tokens` and `secs` are those of this step.
+        """
+        self._tokens, self._secs = self._tokens + tokens, self._secs + secs
+        rate = self._tokens / max(self._secs, 1e-9)
+        is_due = step % self._every == 0 or step == self._num_steps
         if self._bar is not None:
             self._bar.update(
                 0,
                 completed=step,
                 loss=f"loss {loss:.4f}",
-                rate=f"{tokens_per_sec:,.0f} tok/s",
+                rate=f"{rate:,.0f} tok/s",
                 left=f"ETA {duration(eta_secs)}",
             )
-        elif step % self._every == 0 or step == self._num_steps:
+        elif is_due:
             self.say(
                 f"step {step}/{self._num_steps}  loss {loss:.4f}  "
-                f"{tokens_per_sec:,.0f} tokens/s  ETA {duration(eta_secs)}"
+                f"{rate:,.0f} tokens/s  ETA {duration(eta_secs)}"
             )
+        if is_due:
+            self._tokens, self._secs = 0, 0.0
 
     def say(self, text: str) -> None:
         """A line that stays."""

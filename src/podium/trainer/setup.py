@@ -59,6 +59,11 @@ class Setup:
 
 def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     """Builds the parts; raises ConfigError or ShardingError where they do not fit."""
+    if not isinstance(cfg, TrainConfig):
+        raise ConfigError(
+            f"setup got a {type(cfg).__name__}; expected a TrainConfig: make one with "
+            "podium.config_dict.from_config_dict(TrainConfig, cfg)"
+        )
     rules = ShardingRules(cfg.sharding, make_mesh(cfg.mesh, devices))
     check_rules_are_used(rules, bind.abstract(cfg.model).axes)
     check_batch(cfg, rules)
@@ -90,8 +95,8 @@ def check_batch(cfg: TrainConfig, rules: ShardingRules) -> None:
         raise ConfigError(
             f"global_batch_seqs ({cfg.global_batch_seqs}) / grad_accum_steps "
             f"({cfg.grad_accum_steps}) = {rows} rows do not divide over the {parts} "
-            f"devices of mesh axes {'*'.join(axes)}. "
-            f"Use global_batch_seqs={larger}, or a smaller mesh.data or mesh.fsdp."
+            f"devices of mesh axes {'*'.join(axes)}. Use global_batch_seqs={larger}, or "
+            f"a smaller {' or '.join(f'mesh.{axis}' for axis in axes)}."
         )
 
 
@@ -99,12 +104,27 @@ def check_length(cfg: TrainConfig, rules: ShardingRules) -> None:
     """Every device gets the same number of positions, in two pieces for a ring."""
     T, devices = cfg.data.seq_len, rules.num_shards("length")
     is_ring = devices > 1 and cfg.model.attention.context == "ring"
-    pieces = math.lcm(rules.num_shards("act_length"), 2 * devices if is_ring else 1)
+    pieces, between = devices * (2 if is_ring else 1), rules.num_shards("act_length")
+    both = math.lcm(pieces, between)
+    larger = f"Use data.seq_len={-(-T // both) * both}"
+    axes = "*".join(rules.mesh_axes("length"))
     if T % pieces:
+        why = f"{devices} devices of mesh axis {axes}"
+        if is_ring:
+            why = (
+                f"{pieces} pieces: each of the {why}, a ring, holds an early and a late "
+                "one"
+            )
         raise ConfigError(
-            f"data.seq_len ({T}) does not divide into the {pieces} pieces that "
-            f"mesh.context and mesh.tensor cut a row in. Use data.seq_len="
-            f"{-(-T // pieces) * pieces}, or sharding.act_length=()"
+            f"data.seq_len ({T}) does not divide into {why}. {larger}, or a smaller "
+            "mesh.context"
+        )
+    if T % between:
+        axes = "*".join(rules.mesh_axes("act_length"))
+        raise ConfigError(
+            f"data.seq_len ({T}) does not divide over the {between} devices of mesh axes "
+            f"{axes}, which split rows between the blocks' parts. {larger}, or "
+            "sharding.act_length=()"
         )
 
 

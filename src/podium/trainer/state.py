@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from podium.config_model import ModelConfig
 from podium.models import bind
 from podium.sharding.rules import ShardingRules
 
@@ -122,7 +123,7 @@ def param_layout(
 
 
 def init_state(
-    cfg: Any,
+    model: ModelConfig,
     seed: int,
     optimizer: optax.GradientTransformation,
     state_layout: StateLayout,
@@ -131,7 +132,7 @@ def init_state(
     use_ema = state_layout.shapes.ema is not None
 
     def init(key: Array) -> TrainState:
-        return new_state(bind.init_params(cfg, key), optimizer, use_ema)
+        return new_state(bind.init_params(model, key), optimizer, use_ema)
 
     # Random bits are much code that runs once: on a CPU, compiling it with all
     # optimizations takes longer than the training step does.
