@@ -21,7 +21,7 @@ import numpy as np
 from podium import cli
 from podium.config import MESH_AXES, MeshConfig, TrainConfig
 from podium.errors import ConfigError, PodiumError
-from profiling.shrink import shrink
+from profiling.shrink import parts_for, shrink
 
 # Relative error of the loss, and of a tensor: |got - want| / |want|, Euclidean norms.
 # Rounding reaches 1e-6 and 1e-5; Adam divides by roots of tiny second moments, so
@@ -33,7 +33,8 @@ _EXAMPLE = """example:
       --meshes=data2.tensor4,fsdp8 --steps=3
 
 The model is shrunk to a few thousand parameters of the same architecture and computed
-in float32 on virtual CPU devices; --full keeps its sizes. Exit code 1: a mesh differs.
+in float32 on virtual CPU devices; --full keeps its sizes. Exit code 1: a mesh differs;
+2: the config cannot be laid out on a mesh of --meshes.
 """
 
 
@@ -95,23 +96,38 @@ def main(argv: Sequence[str]) -> int:
     from podium.compile_cache import use_compile_cache
 
     use_compile_cache()
-    cfg = cfg if args.full else shrink(cfg)
     outcomes = []
-    for outcome in compare(cfg, meshes, steps=args.steps):
+
+    def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
         if not args.json:
             print(_line(outcome), flush=True)
+
+    for mesh in list(meshes):
+        if reason := why_not(cfg, mesh):
+            if args.meshes:
+                raise ConfigError(f"--meshes: {name_of(mesh)}: {reason}")
+            meshes.remove(mesh)
+            tell(Outcome(name_of(mesh), {}, skipped=reason))
+    if not meshes:
+        raise ConfigError("this config fits none of the meshes, for the reasons above")
+    if not args.full:
+        cfg = shrink(cfg, parts_for(map(size_of, meshes)))
+    for outcome in compare(cfg, meshes, steps=args.steps):
+        tell(outcome)
     differ = [o for o in outcomes if o.first]
     if args.json:
         rows = [dataclasses.asdict(o) for o in outcomes]
         print(json.dumps({"meshes": rows, "equal": not differ}, indent=2))
     ran = [o for o in outcomes if not o.skipped]
+    if not ran:
+        raise ConfigError("no mesh was compared; --full keeps the model's own sizes")
     print(
         f"{len(ran) - len(differ)} of {len(ran)} meshes equal one device over "
         f"{args.steps} steps",
         file=sys.stderr,
     )
-    return cli.EXIT_FAILED if differ or not ran else 0
+    return cli.EXIT_FAILED if differ else 0
 
 
 def parse_meshes(text: str) -> list[MeshConfig]:
@@ -126,6 +142,19 @@ def axes_and_pairs() -> list[MeshConfig]:
     shapes += [{a: 2, b: 2} for a, b in itertools.combinations(MESH_AXES, 2)]
     shapes += [{"data": 2, "fsdp": 2, "tensor": 2}]
     return [_mesh(shape) for shape in shapes]
+
+
+def why_not(cfg: TrainConfig, mesh: MeshConfig) -> str | None:
+    """Why a config cannot be laid out on a mesh, in its own sizes; None if it can."""
+    import jax
+
+    from podium.trainer.setup import setup
+
+    try:
+        setup(dataclasses.replace(cfg, mesh=mesh), jax.devices()[: size_of(mesh)])
+    except PodiumError as error:
+        return str(error)
+    return None
 
 
 def compare(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs.families import FAMILIES
+from podium import cli
 from podium.config import (
     DataConfig,
     MeshConfig,
@@ -19,6 +20,7 @@ from podium.config import (
 from podium.config_model import (
     BiasConfig,
     CapacityConfig,
+    MlpConfig,
     ModelConfig,
     MoeConfig,
     PipelineConfig,
@@ -26,7 +28,7 @@ from podium.config_model import (
 from podium.errors import ConfigError
 from podium.models import attention_ring
 from profiling import parity
-from profiling.shrink import shrink
+from profiling.shrink import parts_for, shrink
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -184,6 +186,50 @@ def test_meshes_are_read_and_written_alike():
     assert [parity.name_of(m) for m in meshes] == ["data2.tensor4", "fsdp8"]
     with pytest.raises(ConfigError, match=r"'tensr4' in 'data2.tensr4' is not"):
         parity.parse_meshes("data2.tensr4")
+
+
+def parity_main(capsys, *argv):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(parity.main, ["--config=configs/base.py", *argv])
+    shown = capsys.readouterr()
+    return stop.value.code, shown.out, shown.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--meshes=tensor4"], "axis 'kv_heads' (6) does not"),
+        (["--meshes=data2.tensor2", "--config.model.vocab_size=349"], "'vocab' (349)"),
+        (["--meshes=data8", "--config.global_batch_seqs=4"], "global_batch_seqs (4)"),
+        (["--meshes=context2", "--config.data.seq_len=62"], "data.seq_len (62)"),
+    ],
+)
+def test_a_mesh_asked_for_that_cannot_be_built_is_one_line(
+    capsys, monkeypatch, flags, message
+):
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # devices are there
+    code, out, err = parity_main(capsys, *flags)
+    assert code == 2
+    assert err.startswith("ConfigError: --meshes: ")
+    assert message in err
+    assert not out
+
+
+@pytest.mark.parametrize("vocab_size", [348, 350, 1024, 50257])
+@pytest.mark.parametrize("num_devices", [1, 2, 3, 4, 6, 8, 16])
+def test_what_divides_a_vocabulary_divides_the_shrunken_one(vocab_size, num_devices):
+    cfg = TrainConfig(model=ModelConfig(vocab_size=vocab_size))
+    small = shrink(cfg, parts_for([num_devices])).model.vocab_size
+    assert (small % num_devices == 0) == (vocab_size % num_devices == 0)
+    assert shrink(cfg).model.vocab_size < 100
+
+
+def test_six_heads_are_compared_on_three_devices():
+    model = ModelConfig(vocab_size=348, mlp=MlpConfig(dim=96))
+    cfg = TrainConfig(data=DataConfig(seq_len=24), model=model)
+    (mesh,) = parity.parse_meshes("tensor3")
+    assert parity.why_not(cfg, mesh) is None
+    assert parity.why_not(shrink(cfg, parts_for([3])), mesh) is None
 
 
 def test_a_mesh_that_does_not_fit_is_skipped_with_the_reason():
