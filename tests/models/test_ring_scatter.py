@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config import MeshConfig, ShardingConfig
+from podium.config import MESH_AXES, MeshConfig, ShardingConfig
 from podium.models.ring_scatter import ring_size, scattered_gradient
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
@@ -33,9 +33,7 @@ def rules_on_v4(**sizes: int) -> Any:
     devices = [
         types.SimpleNamespace(platform="tpu", coords=(x, y, z)) for z, x, y in coords
     ]
-    shape = {
-        axis: 1 for axis in ("data", "fsdp", "expert", "context", "tensor")
-    } | sizes
+    shape = dict.fromkeys(MESH_AXES, 1) | sizes
     mesh: Any = types.SimpleNamespace(
         shape=shape, size=128, devices=np.array(devices, object)
     )
@@ -48,7 +46,7 @@ def test_the_ring_is_the_longest_dim_of_the_torus_under_fsdp_alone():
     assert ring_size(rules_on_v4(fsdp=128), 10240) == 8
 
 
-@pytest.mark.parametrize("other", ["data", "expert", "context", "tensor"])
+@pytest.mark.parametrize("other", ["stage", "data", "expert", "context", "tensor"])
 def test_beside_another_axis_there_is_no_ring(other):
     assert ring_size(rules_on_v4(fsdp=16, **{other: 8}), 10240) is None
 
