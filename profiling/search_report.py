@@ -20,6 +20,7 @@ from profiling.search import (
 
 GIB = 2**30
 _SHOWN_REASONS = 6
+_SHOWN_GUESSES = 7  # beside those that were compiled
 
 
 def search(
@@ -32,11 +33,13 @@ def search(
     """
     found = _estimate_all(cfg, where)
     room = where.chip.device_hbm_bytes * where.chip.devices_per_chip
-    compiled = []
-    for best in _one_a_mesh(ranked(found))[: 2 * num_compiled]:
-        if sum(row["fits"] for row in compiled) == num_compiled:
-            break
-        compiled.append(_compile(best, cfg, where, tokens))
+    compiled, best = [], _one_a_mesh(ranked(found))
+    while (
+        best
+        and len(compiled) < 2 * num_compiled
+        and sum(row["fits"] for row in compiled) < num_compiled
+    ):
+        compiled.append(_compile(best.pop(0), cfg, where, tokens))
     compiled.sort(key=lambda row: (not row["fits"], row.get("step_secs", 0.0)))
     return {
         "topology": where.name,
@@ -45,6 +48,7 @@ def search(
         "fits": any(row["fits"] for row in compiled)
         or (not num_compiled and any(e.fits for e in found)),
         "compiled": compiled,
+        "next_best": [_guess(e, cfg) for e in best[:_SHOWN_GUESSES]],
         "num_candidates": len(found),
         "num_feasible": sum(e.fits for e in found),
         "infeasible": [
@@ -83,19 +87,23 @@ def _one_a_mesh(best: Sequence[Estimated]) -> list[Estimated]:
 def _compile(
     best: Estimated, cfg: TrainConfig, where: Slice, tokens: float | None
 ) -> dict[str, Any]:
-    row = {
-        "settings": best.candidate.settings(cfg),
-        "estimated": {
-            "hbm_bytes_per_chip": round(best.hbm_bytes_per_chip),
-            "step_secs": best.step_secs,
-            "mfu": best.mfu,
-        },
-    }
+    row = _guess(best, cfg)
     try:
         plan = make_plan(best.candidate.apply(cfg), where, tokens=tokens)
     except (ConfigError, ShardingError) as error:
         return row | {"fits": False, "reason": str(error)}
     return row | plan
+
+
+def _guess(e: Estimated, cfg: TrainConfig) -> dict[str, Any]:
+    return {
+        "settings": e.candidate.settings(cfg),
+        "estimated": {
+            "hbm_bytes_per_chip": round(e.hbm_bytes_per_chip),
+            "step_secs": e.step_secs,
+            "mfu": e.mfu,
+        },
+    }
 
 
 def _as_data(e: Estimated, cfg: TrainConfig, room: float) -> dict[str, Any]:
@@ -133,18 +141,20 @@ def print_search(found: dict[str, Any]) -> None:
     if rest := found["infeasible"][_SHOWN_REASONS:]:
         more = sum(row["candidates"] for row in rest)
         print(f"  {more:>7,} cannot: {len(rest)} more reasons (--json)")
-    if not found["compiled"]:
+    rows = found["compiled"] + found["next_best"]
+    if not rows:
         return
     table = Table(title="estimated -> compiled", title_justify="left")
     table.add_column("layout")
     for name in ("HBM GiB", "step s", "MFU", "USD / 1e9 tokens"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in found["compiled"]:
+    for row in rows:
         table.add_row(*_cells(row))
     Console(width=max(100, Console().width)).print(table)
-    best = found["compiled"][0]
-    if best["fits"]:
-        print("The fastest, for the config file:\n")
+    best = rows[0]
+    if best.get("fits", True):
+        how = "compiled" if found["compiled"] else "by the estimate, not compiled"
+        print(f"The fastest {how}, for the config file:\n")
         print("\n".join(f"    {line}" for line in config_lines(best["settings"])))
 
 
@@ -164,6 +174,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{guess['mfu']:.1%} -> ",
     )
     name = ", ".join([mesh or "one device", *layout])
+    if "fits" not in row:  # not compiled
+        return [name, *(text.removesuffix(" -> ") for text in (hbm, secs, mfu)), ""]
     if not row["fits"]:
         used = row.get("hbm_bytes_per_chip", 0) / GIB
         why = f"{used:.1f} too much" if used else row.get("reason", "too much")[:40]
