@@ -39,6 +39,8 @@ _ON_CHIP = re.compile(r"S\([1-9]\d*\)")
 _HOST = "S(5)"  # the memory space of the host in the compiler's layouts
 _COPIES = ("copy-start", "slice-start", "dynamic-slice-start")
 _COPIES += ("dynamic-update-slice-start",)
+# call-start: on a SparseCore, which lies beside the core on v5p and later.
+_ASYNC = ("async-start", "async-update", "async-done", "call-start", "call-done")
 _ASYNC_TARGET = {"AsyncCollectiveStart": "start", "AsyncCollectiveDone": "done"}
 
 
@@ -74,6 +76,7 @@ class Collective:
     is_async: bool
     op_name: str = ""
     over_dcn: bool = False  # between slices, through the hosts
+    rings: int | None = None  # one-way rings it sends on at once; None: on every link
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +174,7 @@ class _Reader:
             yield from max(branches, key=_cycles, default=())
         elif i.opcode == "call":
             yield from self.events(i.called["to_apply"])
-        elif i.opcode in ("async-start", "async-update", "async-done"):
+        elif i.opcode in _ASYNC:
             yield from self._async(i, computation)
         elif i.opcode == "send":
             yield Start(_rendezvous(i), _between_slices(i, computation))
@@ -200,19 +203,20 @@ class _Reader:
             yield Compute(i.name, i.cycles, 0.0, _hbm_bytes(i, computation), i.op_name)
 
     def _async(self, i: Instruction, computation: Computation) -> Iterator[Event]:
-        """async-start wraps any computation; only collectives matter here."""
-        if i.opcode != "async-start":
+        """A start wraps any computation; only collectives matter here."""
+        if not i.opcode.endswith("-start"):
             first = computation.instructions[i.operands[0]]
             while first.opcode == "async-update":
                 first = computation.instructions[first.operands[0]]
-            if i.opcode == "async-done" and self._wrapped(first):
+            if i.opcode.endswith("-done") and self._wrapped(first):
                 yield Done(first.name)
             return
         if wrapped := self._wrapped(i):
             yield Start(i.name, dataclasses.replace(wrapped, is_async=True))
 
     def _wrapped(self, i: Instruction) -> Collective | None:
-        body = self.module.computations.get(i.called.get("calls", ""))
+        called = i.called.get("calls") or i.called.get("to_apply", "")
+        body = self.module.computations.get(called)
         if body is None:
             return None
         for inner in body.instructions.values():
@@ -358,8 +362,16 @@ def _collective(
         num_bytes = operands[0].num_bytes  # then output, offsets and sizes
     else:
         num_bytes = sum(o.num_bytes for o in operands)
-    groups = parse_groups(i.attributes)
-    return Collective(i.name, kind, num_bytes, groups, is_async, i.op_name)
+    return Collective(
+        i.name,
+        kind,
+        num_bytes,
+        parse_groups(i.attributes),
+        is_async,
+        i.op_name,
+        # A SparseCore's strategy: in every "color" one direction of one ring at a time.
+        rings=i.attributes.count('"phase_rings"') or None,
+    )
 
 
 def _rendezvous(i: Instruction) -> str:

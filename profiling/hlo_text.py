@@ -28,6 +28,8 @@ _BYTES = {
 }
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\]")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
+# Also '}, execution_thread="sparsecore"'.
+_END = re.compile(r"^\}(, execution_thread=\S*)?\s*$")
 _DEFINITION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(
@@ -157,7 +159,7 @@ def parse(text: str) -> Module:
             if header := _HEADER.match(line):
                 name, found = header[2], {}
                 entry = name if header[1] else entry
-        elif line.rstrip() == "}":
+        elif _END.match(line):
             computations[name] = Computation(name, found)
             name = None
         elif definition := _DEFINITION.match(line):
@@ -172,14 +174,14 @@ def _joined(text: str):
     """Lines; an attribute that holds line breaks is joined to its instruction."""
     pending, is_inside = None, False
     for line in text.splitlines():
-        starts = _DEFINITION.match(line) or line.rstrip() == "}"
-        if is_inside and not starts:
+        ends = _END.match(line)
+        if is_inside and not (ends or _DEFINITION.match(line)):
             pending = f"{pending} {line}"
             continue
         if pending is not None:
             yield pending
         pending = line
-        is_inside = bool(_HEADER.match(line)) or (is_inside and line.rstrip() != "}")
+        is_inside = bool(_HEADER.match(line)) or (is_inside and not ends)
     if pending is not None:
         yield pending
 

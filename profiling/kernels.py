@@ -23,7 +23,7 @@ _SPLASH = (
     (re.compile(r"flash_attention_bwd_dq|flash_mha_bwd_dq"), (2, 1)),
     (re.compile(r"flash_attention|flash_mha"), (1, 1)),
 )
-_GROUPED = re.compile(r"\bt?gmm\b|gmm|ragged_dot")
+_GROUPED = re.compile(r"gmm|ragged.dot-none|ragged_dot")
 
 
 def kernel_flops(i: Instruction, computation: Computation) -> float | None:

@@ -99,6 +99,8 @@ class Network:
             links |= {(dim, 1), (dim, -1)}
         if not bandwidth:  # the members are cores of one chip
             return 0.0, frozenset()
+        if c.rings is not None:
+            bandwidth = min(bandwidth, link * c.rings)
         if c.kind in ("all-to-all", "ragged-all-to-all"):
             return slowest * (size - 1) / size, frozenset(links)
         return passes * c.num_bytes * (size - 1) / size / bandwidth, frozenset(links)

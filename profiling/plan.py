@@ -118,15 +118,16 @@ def make_plan(
     Raises ConfigError or ShardingError where the config cannot run on that many
     devices. A step that does not fit has `fits` false and no times.
     """
-    from podium.models.flops import param_count
+    from podium.models import flops
     from podium.trainer.setup import setup
     from profiling import hbm
 
-    params = param_count(cfg.model)
+    params = flops.param_count(cfg.model)
     plan: dict[str, Any] = {
         "topology": where.name,
         "chips": where.num_chips,
         "params": params,
+        "active_params": flops.active_param_count(cfg.model),
         "tokens_per_step": cfg.global_batch_seqs * cfg.data.seq_len,
         "fits": False,
         "hbm_bytes_per_chip": 0,
@@ -184,10 +185,10 @@ def _speed(
         / times.step_secs,
         "mfu_bound": found.mfu(tokens * ours, where.chip),
         "mfu_bound_6nd": found.mfu(
-            tokens * 6.0 * flops.param_count(cfg.model), where.chip
+            tokens * 6.0 * flops.active_param_count(cfg.model), where.chip
         ),
         "mfu_bound_6nd_async_hidden": found.mfu(
-            tokens * 6.0 * flops.param_count(cfg.model),
+            tokens * 6.0 * flops.active_param_count(cfg.model),
             where.chip,
             async_is_hidden=True,
         ),
@@ -236,13 +237,23 @@ class _Line:
         print(f"plan: {self.what}: {took:.0f} s", file=sys.stderr, flush=True)
 
 
+def _count(number: int) -> str:
+    """1234567 -> 1.23M."""
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:,.2f}{unit}"
+    return f"{number:,}"
+
+
 def _print(plan: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     gib = 2**30
+    is_sparse = plan["params"] != plan["active_params"]
+    active = f" ({_count(plan['active_params'])} a token)" if is_sparse else ""
     print(
-        f"{plan['params'] / 1e9:,.2f}B parameters on {plan['topology']}: "
+        f"{_count(plan['params'])} parameters{active} on {plan['topology']}: "
         f"{plan['chips']} chips, mesh "
         + " x ".join(f"{k}={v}" for k, v in plan["mesh"].items())
     )

@@ -7,10 +7,12 @@ step = fusions + kernels + what of the collectives nothing hides
 Fusions by the compiler's own cycle estimates over the core's clock; Pallas kernels,
 for which it has none, at 100% of peak (so the bound is optimistic by what they lose);
 collectives by bytes over links. The schedule is replayed in order: a synchronous
-collective stops the core; an asynchronous one fills its links from its start, and
-costs only what the core still waits for at its end.
+collective stops the core, and shares its links with what is on its way there; an
+asynchronous one fills its links from its start, and costs only what the core still
+waits for at its end.
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterable
 
@@ -35,8 +37,8 @@ class Times:
 
     fusion_secs: float = 0.0
     kernel_secs: float = 0.0
-    sync_secs: float = 0.0  # synchronous collectives, their wait for links included
-    sync_link_secs: float = 0.0  # the same without the wait
+    sync_secs: float = 0.0  # synchronous collectives, links shared with others
+    sync_link_secs: float = 0.0  # the same on links of their own
     exposed_secs: float = 0.0  # waited for asynchronous ones
     ici_secs: float = 0.0  # all collectives within slices, hidden or not
     dcn_secs: float = 0.0  # all collectives that cross slices, hidden or not
@@ -114,6 +116,7 @@ class _Clock:
     def __init__(self):
         self.now = 0.0
         self.free: dict = {}
+        self.delays: dict = collections.defaultdict(float)  # by others, so far
 
     def occupy(self, links: Iterable, secs: float) -> float:
         """Fills links for `secs` from the moment all are free; returns the end."""
@@ -122,6 +125,20 @@ class _Clock:
         for link in links:
             self.free[link] = begin + secs
         return begin + secs
+
+    def share(self, links: Iterable, secs: float) -> float:
+        """The same for one that begins now: while others are on their way it has half
+        of the links, and they end later by what it takes."""
+        links = tuple(links)
+        busy = max([0.0, *(self.free.get(link, 0.0) - self.now for link in links)])
+        for link in links:
+            self.free[link] = max(self.free.get(link, 0.0), self.now) + secs
+            self.delays[link] += secs
+        return self.now + secs + min(secs, busy)
+
+    def delay(self, links: Iterable) -> float:
+        """Seconds by which those links have been late since the step began."""
+        return max((self.delays[link] for link in links), default=0.0)
 
 
 class _Replay:
@@ -141,16 +158,17 @@ class _Replay:
                 case Loop():
                     self._loop(event, clock, runs, total)
                 case Collective():
-                    end = self._depart(event, clock, runs, total)
+                    end, _ = self._depart(event, clock, runs, total)
                     total.sync_secs += end - clock.now
                     self.rows[event.name].exposed_secs += runs * (end - clock.now)
                     clock.now = end
                 case Start():
-                    end = self._depart(event.transfer, clock, runs, total)
-                    arrives[event.key] = (end, event.transfer.name)
+                    end, links = self._depart(event.transfer, clock, runs, total)
+                    on_time = end - clock.delay(links)
+                    arrives[event.key] = (on_time, links, event.transfer.name)
                 case Done() if event.key in arrives:
-                    end, name = arrives.pop(event.key)
-                    wait = max(0.0, end - clock.now)
+                    on_time, links, name = arrives.pop(event.key)
+                    wait = max(0.0, on_time + clock.delay(links) - clock.now)
                     total.exposed_secs += wait
                     self.rows[name].exposed_secs += runs * wait
                     clock.now += wait
@@ -188,14 +206,15 @@ class _Replay:
 
     def _depart(
         self, c: Collective | HostCopy, clock: _Clock, runs: int, total: Times
-    ) -> float:
-        """Puts a transfer on its links; returns when it has arrived."""
+    ) -> tuple[float, frozenset]:
+        """Puts a transfer on its links; returns when it has arrived, and them."""
         if isinstance(c, HostCopy):
             return self._host(c, clock, runs, total)
         transfer = self.network.transfer(c)
         if not c.is_async:
             total.sync_link_secs += transfer.secs
-        end = clock.occupy(transfer.links, transfer.secs)
+        take = clock.occupy if c.is_async else clock.share
+        end = take(transfer.links, transfer.secs)
         if DCN in transfer.links:
             total.dcn_secs += transfer.secs
         else:
@@ -217,11 +236,14 @@ class _Replay:
         )
         row.count += runs
         row.secs += runs * transfer.secs
-        return end
+        return end, transfer.links
 
-    def _host(self, c: HostCopy, clock: _Clock, runs: int, total: Times) -> float:
+    def _host(
+        self, c: HostCopy, clock: _Clock, runs: int, total: Times
+    ) -> tuple[float, frozenset]:
         secs = c.num_bytes / self.chip.host_bytes_per_sec * self.chip.devices_per_chip
-        end = clock.occupy([("host", c.to_host)], secs)
+        links = frozenset({("host", c.to_host)})
+        end = clock.occupy(links, secs)
         total.host_secs += secs
         total.host_bytes += c.num_bytes
         row = self.rows.setdefault(
@@ -239,4 +261,4 @@ class _Replay:
         )
         row.count += runs
         row.secs += runs * secs
-        return end
+        return end, links

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs.families import FAMILIES
+from podium.models import flops
 from podium.models.bind import abstract, bind
 from tests.models import oracle
 from tests.models.families_tiny import HEAD_DIM, random_params, tiny
@@ -76,6 +77,12 @@ PUBLISHED_PARAMS = {
     "gemma_2_9b": 9_241_705_984,
     "gemma_3_1b": 999_885_952,
 }
+# What the authors call "active", where they say: arXiv:2401.04088, 2505.09388, 2412.19437.
+PUBLISHED_ACTIVE = {
+    "mixtral_8x7b": 12.9e9,
+    "qwen_3_30b_a3b": 3.3e9,
+    "deepseek_v3": 37e9,
+}
 T = 19
 ROWS = (
     # tokens are drawn; positions and segments of: one document; two, then padding
@@ -132,3 +139,9 @@ def test_a_position_scaled_linearly_is_a_position_divided():
     np.testing.assert_allclose(frequencies(scaled, 8, is_local=False), want)
     local = frequencies(scaled, 8, is_local=True)
     np.testing.assert_allclose(local, frequencies(plain, 8, is_local=True))
+
+
+@pytest.mark.parametrize("name", PUBLISHED_ACTIVE)
+def test_active_parameters_are_the_published_ones(name):
+    active = flops.active_param_count(FAMILIES[name]())
+    assert active == pytest.approx(PUBLISHED_ACTIVE[name], rel=0.02)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from profiling.groups import parse_groups
-from profiling.hlo import Collective, Compute, Kernel, Loop, Start, read
+from profiling.hlo import Collective, Compute, Done, Kernel, Loop, Start, read
 from profiling.hlo_flops import matmul_flops
 from profiling.hlo_text import parse
 
@@ -70,6 +70,33 @@ def test_a_collective_carried_by_fusions_starts_once_and_ends_once():
     assert keys.count("channel 20") == 2
     starts = [e for e in events if isinstance(e, Start)]
     assert len(starts) == len({s.key for s in starts})
+
+
+SPARSE_CORE = """HloModule jit_step, is_scheduled=true
+
+%called (p: bf16[2,128]) -> bf16[8,128] {
+  %p = bf16[2,128]{1,0} parameter(0)
+  ROOT %all-gather.1 = bf16[8,128]{1,0} all-gather(%p), replica_groups={{0,1,2,3}}, \
+dimensions={0}, backend_config={"all_gather_offload_config":{"color_strategies":[\
+{"phase_rings":[{"ring":"X"}]},{"phase_rings":[{"ring":"Y"}]}]}}
+}, execution_thread="sparsecore"
+
+ENTRY %main (a: bf16[2,128]) -> bf16[8,128] {
+  %a = bf16[2,128]{1,0} parameter(0)
+  %call-start.1 = ((bf16[2,128]{1,0}), bf16[8,128]{1,0}) call-start(%a), \
+async_execution_thread="sparsecore", to_apply=%called
+  ROOT %call-done.1 = bf16[8,128]{1,0} call-done(%call-start.1)
+}
+"""
+
+
+def test_a_sparse_core_gathers_beside_the_core_on_the_rings_that_it_was_given():
+    start, done = read(SPARSE_CORE.replace("\\\n", "")).events
+    assert isinstance(start, Start)
+    assert isinstance(start.transfer, Collective)
+    assert (start.transfer.kind, start.transfer.num_bytes) == ("all-gather", 2048)
+    assert (start.transfer.is_async, start.transfer.rings) == (True, 2)
+    assert done == Done(start.key)
 
 
 def test_offloaded_data_is_a_copy_and_no_work_of_the_core(by_name):

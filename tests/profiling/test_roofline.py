@@ -1,5 +1,6 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import itertools
 import math
 
@@ -48,6 +49,14 @@ def test_a_gather_over_the_whole_torus_uses_all_six_links():
     assert len(got.links) == 6
 
 
+def test_two_of_the_six_directions_take_three_times_as_long():
+    whole, part = (
+        network().transfer(dataclasses.replace(collective(), rings=rings))
+        for rings in (None, 2)
+    )
+    assert part.secs == pytest.approx(3 * whole.secs)
+
+
 def test_an_all_reduce_sends_everything_twice():
     gather, reduce = (
         network().transfer(collective(kind)) for kind in ("all-gather", "all-reduce")
@@ -90,6 +99,20 @@ def test_a_synchronous_collective_stops_the_core():
     secs = network().transfer(collective()).secs
     assert found.times.step_secs == pytest.approx(1e-3 + secs)
     assert found.times.sync_secs == pytest.approx(secs)
+
+
+@pytest.mark.parametrize("small", [0.125, 4.0])
+def test_a_synchronous_one_shares_the_links_with_what_is_on_its_way(small):
+    large = collective(is_async=True)
+    other = collective(num_bytes=small * 128e6, name="small")
+    events = (Start("k", large), other, Done("k"))
+    found = roofline(Program(events), network()).times
+    secs = network().transfer(large).secs
+    # Half the links each, until the smaller one is through; then the rest alone.
+    assert found.sync_secs == pytest.approx(
+        secs * (2 * small if small < 1 else small + 1)
+    )
+    assert found.step_secs == pytest.approx(secs * (1 + small))  # no byte is lost
 
 
 @pytest.mark.parametrize(("overlap", "exposed"), [(1.0, 0.0), (0.25, 0.75)])

@@ -127,6 +127,16 @@ def param_count(cfg: ModelConfig) -> int:
     return count_params(cfg).total
 
 
+def active_param_count(cfg: ModelConfig) -> int:
+    """Parameters that serve one token: all but the experts that it does not visit."""
+    idle = sum(
+        layers * 3 * cfg.embed_dim * mlp.dim * (mlp.num_experts - mlp.experts_per_token)
+        for mlp, layers in _mlps(cfg)
+        if isinstance(mlp, MoeConfig)
+    )
+    return param_count(cfg) - idle
+
+
 def matmul_params(cfg: ModelConfig) -> int:
     """Parameters that every token is multiplied with, the output head included.
 

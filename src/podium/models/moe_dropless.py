@@ -7,6 +7,7 @@ arXiv:2211.15841 (MegaBlocks). Where the mesh splits the experts, the devices of
 them, and the results are summed on the way back: exact, whatever the load.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
+from podium.models.grouped_matmul import grouped_matmul
 from podium.sharding.constrain import current_rules
 
 
@@ -31,7 +33,7 @@ def experts(
     rules = current_rules()
     if rules is None or rules.mesh.size == 1:
         return _local(
-            x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD, act, 0
+            x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD, act, None
         )
     expert_axes, embed_axes = (
         rules.mesh_axes("experts"),
@@ -53,7 +55,7 @@ def experts(
             gate = jax.lax.all_gather(gate, embed_axes, axis=1, tiled=True)
             up = jax.lax.all_gather(up, embed_axes, axis=1, tiled=True)
             down = jax.lax.all_gather(down, embed_axes, axis=2, tiled=True)
-        first = 0
+        first = None
         if expert_axes:
             first = jax.lax.axis_index(expert_axes) * gate.shape[0]
         y = _local(x, chosen, weights, gate, up, down, act, first)
@@ -82,52 +84,73 @@ def experts(
 
 
 def _local(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD, act, first):
-    """The part of the sum that the experts first .. first + E - 1 make."""
+    """The part of the sum that the experts `first` .. first + E - 1 make.
+
+    `first` None: they are all the experts there are.
+    """
     B, T, D = x_BTD.shape
     k, E = experts_BTk.shape[-1], gate_EDF.shape[0]
-    expert_R = experts_BTk.reshape(-1) - first
-    is_here_R = (expert_R >= 0) & (expert_R < E)
-    expert_R = jnp.where(is_here_R, expert_R, E)  # the others' go to the end
+    expert_R, num_groups = experts_BTk.reshape(-1), E
+    if first is not None:
+        expert_R, num_groups = expert_R - first, E + 1
+        is_here_R = (expert_R >= 0) & (expert_R < E)
+        expert_R = jnp.where(is_here_R, expert_R, E)  # the others' go to the end
     order_R = jnp.argsort(expert_R, stable=True)
-    sizes_E = jnp.bincount(expert_R, length=E + 1)[:E].astype(jnp.int32)
-    x_RD = sorted_copies(x_BTD.reshape(B * T, D), order_R, k)
-    # Rows past the last group mean nothing: an implementation may leave them unset.
-    used_R1 = (jnp.arange(B * T * k) < jnp.sum(sizes_E))[:, None]
-    gate_RF = jax.lax.ragged_dot(x_RD, gate_EDF, sizes_E)
-    up_RF = jax.lax.ragged_dot(x_RD, up_EDF, sizes_E)
-    h_RF = jnp.where(used_R1, act(gate_RF) * up_RF, 0)
-    y_RD = jnp.where(used_R1, jax.lax.ragged_dot(h_RF, down_EFD, sizes_E), 0)
-    y_nkD = unsorted(y_RD, order_R).reshape(B * T, k, D)
-    weights_nk = jnp.where(is_here_R, weights_BTk.reshape(-1), 0.0).reshape(-1, k)
-    y_nD = jnp.einsum("nk,nkD->nD", weights_nk, y_nkD.astype(jnp.float32))
-    return y_nD.astype(x_BTD.dtype).reshape(B, T, D)
+    sizes = jnp.bincount(expert_R, length=num_groups).astype(jnp.int32)
+
+    def used(a: Array) -> Array:
+        """Zeros in the rows past the last group, and in their gradients.
+
+        Those rows belong to other devices' experts, and hold anything.
+        """
+        if first is None:
+            return a
+        is_used_R1 = (jnp.arange(B * T * k) < jnp.sum(sizes[:E]))[:, None]
+        return jnp.where(is_used_R1, a, 0)
+
+    x_RD = used(sorted_copies(x_BTD.reshape(B * T, D), order_R, k))
+    # Weighted before the last matmul, not after: no gradient needs its result then.
+    weights_R1 = used(in_order(weights_BTk.reshape(-1, 1), order_R)).astype(x_RD.dtype)
+    gate_RF = grouped_matmul(x_RD, gate_EDF, sizes)
+    up_RF = grouped_matmul(x_RD, up_EDF, sizes)
+    h_RF = act(gate_RF) * up_RF * weights_R1
+    y_RD = used(grouped_matmul(h_RF, down_EFD, sizes))
+    y_nD: Array = summed_copies(y_RD, order_R, k)
+    return y_nD.reshape(B, T, D)
 
 
 @jax.custom_vjp
-def unsorted(y_RD: Array, order_R: Array) -> Array:
-    """Row order_R[i] of the result is row i of y. Both ways a gather, never a scatter."""
-    return y_RD[jnp.argsort(order_R)]
+def in_order(y_RD: Array, order_R: Array) -> Array:
+    """Row i of the result is row order_R[i] of y. Both ways a gather, never a scatter."""
+    return y_RD[order_R]
 
 
-unsorted.defvjp(
-    lambda y, order: (unsorted(y, order), order), lambda order, g: (g[order], None)
+in_order.defvjp(
+    lambda y, order: (in_order(y, order), order),
+    lambda order, g: (g[jnp.argsort(order)], None),
 )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def sorted_copies(x_nD: Array, order_R: Array, k: int) -> Array:
     """k copies of every row, in the order given: [n, D] -> [n * k, D]."""
-    return _sorted_copies(k, x_nD, order_R)
-
-
-def _sorted_copies(k: int, x_nD: Array, order_R: Array) -> Array:
     return x_nD[order_R // k]
 
 
-_sorted_copies = jax.custom_vjp(_sorted_copies, nondiff_argnums=(0,))
-_sorted_copies.defvjp(
-    lambda k, x, order: (_sorted_copies(k, x, order), order),
-    lambda k, order, g: (
-        jnp.sum(g[jnp.argsort(order)].reshape(-1, k, g.shape[-1]), axis=1),
-        None,
-    ),
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def summed_copies(y_RD: Array, order_R: Array, k: int) -> Array:
+    """The transpose of `sorted_copies`, as k gathers: [n * k, D] -> [n, D]."""
+    place_nk = jnp.argsort(order_R).reshape(-1, k)
+    # One gather of all, [n, k, D], would pad k to the 8 rows of a register.
+    parts = (y_RD[place_nk[:, j]].astype(jnp.float32) for j in range(k))
+    return functools.reduce(jnp.add, parts).astype(y_RD.dtype)
+
+
+sorted_copies.defvjp(
+    lambda x, order, k: (sorted_copies(x, order, k), order),
+    lambda k, order, g: (summed_copies(g, order, k), None),
+)
+summed_copies.defvjp(
+    lambda y, order, k: (summed_copies(y, order, k), order),
+    lambda k, order, g: (sorted_copies(g, order, k), None),
 )
