@@ -13,7 +13,7 @@ import math
 import re
 from typing import Any
 
-from profiling.hlo_text import Computation, Instruction, Module, arrays, parse
+from podium.aot.hlo_text import Computation, Instruction, Module, arrays, parse
 
 _HOST = "S(5)"  # the memory space of the host in the compiler's layouts
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from podium import cli
+from podium.aot import compile as aot
+from podium.aot.chips import Slice, parse_slice
 from podium.config import TrainConfig
-from profiling import aot
-from profiling.chips import Slice, parse_slice
 
 _EXAMPLE = """examples:
   python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
@@ -156,10 +156,10 @@ def make_plan(
 def _speed(
     cfg: TrainConfig, where: Slice, parts: Any, compiled: aot.Compiled
 ) -> dict[str, Any]:
+    from podium.aot.hlo import read
+    from podium.aot.network import Network
+    from podium.aot.roofline import roofline
     from podium.models import flops
-    from profiling.hlo import read
-    from profiling.network import Network
-    from profiling.roofline import roofline
 
     network = Network.of(where, list(parts.mesh.devices.flat))
     found = roofline(read(compiled.hlo), network)

@@ -14,8 +14,8 @@ costs only what the core still waits for at its end.
 import dataclasses
 from collections.abc import Iterable
 
-from profiling.chips import Chip
-from profiling.hlo import (
+from podium.aot.chips import Chip
+from podium.aot.hlo import (
     Collective,
     Compute,
     Done,
@@ -26,7 +26,7 @@ from profiling.hlo import (
     Program,
     Start,
 )
-from profiling.network import DCN, Network
+from podium.aot.network import DCN, Network
 
 
 @dataclasses.dataclass(kw_only=True)

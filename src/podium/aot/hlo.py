@@ -18,10 +18,10 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from profiling.groups import Groups, parse_groups
-from profiling.hlo_flops import matmul_flops
-from profiling.hlo_text import Computation, Instruction, Module, arrays, parse
-from profiling.kernels import kernel_flops
+from podium.aot.groups import Groups, parse_groups
+from podium.aot.hlo_flops import matmul_flops
+from podium.aot.hlo_text import Computation, Instruction, Module, arrays, parse
+from podium.aot.kernels import kernel_flops
 
 Kind = Literal[
     "all-gather",

@@ -19,10 +19,10 @@ import re
 import sys
 from typing import Any
 
+from podium.aot.chips import Slice
 from podium.config import TrainConfig
 from podium.errors import ConfigError
 from podium.trainer.compiler_options import compiler_options
-from profiling.chips import Slice
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from profiling.groups import parse_groups
-from profiling.hlo import Collective, Compute, Kernel, Loop, Start, read
-from profiling.hlo_flops import matmul_flops
-from profiling.hlo_text import parse
+from podium.aot.groups import parse_groups
+from podium.aot.hlo import Collective, Compute, Kernel, Loop, Start, read
+from podium.aot.hlo_flops import matmul_flops
+from podium.aot.hlo_text import parse
 
 TEXT = (Path(__file__).parent / "step.hlo").read_text()
 
