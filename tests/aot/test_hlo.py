@@ -109,6 +109,11 @@ ENTRY %main (a: bf16[64,128]) -> bf16[64,128] {
         ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=2,'b'=2] {'b'}", ((0, 1), (2, 3))),
+        (
+            "replica_groups=mesh['a'=2,'b'=4], device_ids=([2,2,2]T(1,0,2)) {'a'}, x=1",
+            ((0, 2), (1, 3), (4, 6), (5, 7)),
+        ),
+        ("replica_groups=mesh['a'=4], device_ids=([4]) {'a'}", ((0, 1, 2, 3),)),
         ("replica_groups=mesh['a'=4] {'a':(2)2}", ((0, 1), (2, 3))),
         ("replica_groups=mesh['a'=4] {'a':(1)2}", ((0, 2), (1, 3))),
         ("source_target_pairs={{0,1},{1,0}}", ((0, 1), (1, 0))),
