@@ -20,7 +20,14 @@ from typing import Literal
 
 from podium.aot.groups import Groups, parse_groups
 from podium.aot.hlo_flops import matmul_flops
-from podium.aot.hlo_text import Computation, Instruction, Module, arrays, parse
+from podium.aot.hlo_text import (
+    Computation,
+    Instruction,
+    Module,
+    Source,
+    arrays,
+    parse,
+)
 from podium.aot.kernels import kernel_flops
 
 Kind = Literal[
@@ -74,6 +81,8 @@ class Collective:
     is_async: bool
     op_name: str = ""
     over_dcn: bool = False  # between slices, through the hosts
+    stack_frame: int = 0  # a key of `Program.sources`
+    num_arrays: int = 1  # that it moves together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +127,7 @@ class Program:
     """The events of one execution, in scheduled order."""
 
     events: tuple[Event, ...]
+    sources: dict[int, Source] = dataclasses.field(default_factory=dict)
 
     def flat(self) -> Iterator[tuple[int, Compute | Kernel | Collective | HostCopy]]:
         """(executions, event) of everything that costs; starts as their transfer."""
@@ -127,7 +137,7 @@ class Program:
 def read(text: str) -> Program:
     """The program of `compiled.as_text()`."""
     module = parse(text)
-    return Program(_Reader(module).events(module.entry))
+    return Program(_Reader(module).events(module.entry), module.sources)
 
 
 def _flat(events: tuple[Event, ...], times: int):
@@ -359,7 +369,11 @@ def _collective(
     else:
         num_bytes = sum(o.num_bytes for o in operands)
     groups = parse_groups(i.attributes)
-    return Collective(i.name, kind, num_bytes, groups, is_async, i.op_name)
+    return Collective(
+        *(i.name, kind, num_bytes, groups, is_async, i.op_name),
+        stack_frame=i.stack_frame,
+        num_arrays=len(operands),
+    )
 
 
 def _rendezvous(i: Instruction) -> str:
@@ -374,7 +388,8 @@ def _between_slices(i: Instruction, computation: Computation) -> Collective:
     name = _rendezvous(i)
     kind = next((k for k in _KINDS if name.startswith(k)), "send")
     num_bytes = computation.instructions[i.operands[0]].num_bytes
-    return Collective(i.name, kind, num_bytes, Groups(()), True, i.op_name, True)  # type: ignore[arg-type]
+    found = Collective(i.name, kind, num_bytes, Groups(()), True, i.op_name, True)  # type: ignore[arg-type]
+    return dataclasses.replace(found, stack_frame=i.stack_frame)
 
 
 def _host_copy(i: Instruction, computation: Computation) -> HostCopy:

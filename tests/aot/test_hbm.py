@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from podium.aot.hbm import stacked_bytes
 from podium.aot.hlo_text import parse
-from profiling.hbm import stacked_bytes
 
 LAYERS, ROWS, WIDTH = 6, 32, 64
 
