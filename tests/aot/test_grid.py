@@ -103,3 +103,38 @@ def test_only_what_leaves_a_slice_crosses(axis):
     assert where.crosses_slices(Groups(()))
     assert not where.crosses_slices(along(where, {"tensor"}))
     assert where.axes_across_slices() == f"{axis}(2 of 4)"
+
+
+def spelled(axis, kind):
+    """One collective of a kind over a mesh of 2 x 4, as the CPU's compiler writes it."""
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4, tensor=1))
+    n = mesh.shape[axis]
+    ring = [(i, (i + 1) % n) for i in range(n)]
+    body = {
+        "all-reduce": lambda x: jax.lax.psum(x, axis),
+        "all-gather": lambda x: jax.lax.all_gather(x, axis),
+        "reduce-scatter": lambda x: jax.lax.psum_scatter(x, axis, tiled=True),
+        "all-to-all": lambda x: jax.lax.all_to_all(x, axis, 0, 0, tiled=True),
+        "collective-permute": lambda x: jax.lax.ppermute(x, axis, ring),
+    }[kind]
+    fn = jax.shard_map(
+        body, mesh=mesh, in_specs=P(), out_specs=P(("data", "fsdp")), check_vma=False
+    )
+    x = jax.ShapeDtypeStruct((8, 3), jnp.float32, sharding=NamedSharding(mesh, P()))
+    program = read(jax.jit(fn).lower(x).compile().as_text())
+    found = [c for _, c in program.flat() if isinstance(c, Collective)]
+    return Grid.of(mesh), n, found
+
+
+@pytest.mark.parametrize("axis", ["data", "fsdp"])
+@pytest.mark.parametrize(
+    "kind",
+    ["all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"],
+)
+def test_every_kind_is_read_as_the_cpus_compiler_spells_it(axis, kind):
+    where, n, found = spelled(axis, kind)
+    (c,) = found
+    assert (c.kind, where.axes(c.groups)) == (kind, axis)
+    assert c.num_bytes == 8 * 3 * 4 * (n if kind == "all-gather" else 1)
+    assert not c.is_async
+    assert c.stack_frame

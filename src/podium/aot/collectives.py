@@ -153,7 +153,7 @@ def _source(frame: int, sources: dict[int, Source]) -> Source | None:
         path = _short(source.file)
         if path != source.file and path not in _HELPERS:
             return source
-        frame = source.caller
+        frame = source.caller if source.caller < frame else 0  # callers come first
     return None
 
 
