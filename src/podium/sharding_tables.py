@@ -11,6 +11,7 @@ from rich.table import Table
 
 NARROW = 100  # columns; below, tables leave out what can be worked out
 COLLECTIVES = 20  # rows that are printed; JSON has all
+KEPT = 6  # shapes of what is kept for the backward pass, the largest first
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -35,10 +36,12 @@ def print_report(report: dict[str, Any]) -> None:
         ]
         if kept:
             size = size_text(sum(k["bytes"] for k in kept))
-            shapes = Counter(k["shape"] for k in kept)
+            shapes = Counter(k["shape"] for k in kept).items()
+            listed = [f"{n} x {shape}" for shape, n in list(shapes)[:KEPT]]
+            listed += [f"{len(shapes) - KEPT} shapes more"] * (len(shapes) > KEPT)
             console().print(
                 f"Loops keep {size}{where} for the backward pass:",
-                ", ".join(f"{n} x {shape}" for shape, n in shapes.items()),
+                ", ".join(listed),
                 markup=False,
                 highlight=False,
             )

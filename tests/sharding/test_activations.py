@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from podium.config import MeshConfig
-from podium.sharding.activations import activations
+from podium.sharding.activations import activations, part_of
 from podium.trainer.setup import setup
 from tests.trainer import tiny
 
@@ -58,6 +58,21 @@ def test_a_place_says_its_axes_and_where_it_is(eight):
     assert h.spec == (("data", "fsdp"), None, "tensor")
     assert (h.shape, h.local_shape) == ((B, T, F), (B // 4, T, F // 2))
     assert h.source.startswith("models/layers.py:")
+
+
+@pytest.mark.parametrize(
+    ("function", "part"),
+    [
+        ("Attention._project", "Attention"),
+        ("GatedMlp.__call__", "GatedMlp"),
+        ("Transformer.logits", "Transformer.logits"),
+        ("_chunk_sums", "loss._chunk_sums"),
+        ("make.<locals>.train_step", "loss.train_step"),
+        ("_forward.<locals>.<genexpr>", "loss._forward"),
+    ],
+)
+def test_parts_are_named_so_that_a_reader_finds_them(function, part):
+    assert part_of(function, "trainer/loss.py") == part
 
 
 def test_micro_batches_run_every_place_as_often_again(eight):

@@ -5,13 +5,13 @@ hidden behind compute or not, and for which part of the model."""
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Iterable, Sequence
 
 from podium.aot.grid import Grid
 from podium.aot.hlo import Collective, Program
 from podium.aot.hlo_text import Source
 from podium.aot.roofline import CollectiveRow
+from podium.sharding.activations import part_of
 
 # Where other parts of the model have their work done; they are named instead.
 _HELPERS = ("models/linear.py", "models/ring_scatter.py", "sharding/constrain.py")
@@ -141,8 +141,7 @@ def _phase(op_name: str) -> str:
 
 def _part(row: CollectiveRow, sources: dict[int, Source]) -> str:
     if source := _source(row.stack_frame, sources):
-        # Of a module's own methods, 'Attention._project', the module.
-        return re.sub(r"\._\w+$", "", source.function.rpartition("<locals>.")[2])
+        return part_of(source.function, source.file)
     return row.op_name.rpartition("/")[2]
 
 

@@ -27,7 +27,7 @@ _LIBRARY = pathlib.Path(constrain.__file__).parent.parent
 class Activation:
     """One place that gives an activation its layout; bytes are of one, on a device."""
 
-    part: str  # of the source: a module, 'GatedMlp', or a function, '_chunk_sums'
+    part: str  # of the source, see `part_of`
     name: str  # 'h_BTF', or the expression that is placed
     source: str  # file:line
     dtype: str
@@ -60,6 +60,16 @@ def activations(trace: Callable[[], Any]) -> list[Activation]:
     return [dataclasses.replace(place, **counts) for place, counts in times.items()]
 
 
+def part_of(function: str, file: str) -> str:
+    """A readable name for a function, given as Python qualifies it: 'Attention' for its
+    own methods, 'Transformer.logits', 'loss._chunk_sums' for what is in no class."""
+    function = re.sub(r"\.<locals>\.<\w+>", "", function)
+    function = function.rpartition("<locals>.")[2]
+    if function[:1].isupper():
+        return re.sub(r"\._\w+$", "", function)
+    return f"{pathlib.PurePath(file).stem}.{function}"
+
+
 def _label(axes: tuple[str | None, ...]) -> str:
     frame = sys._getframe(1)
     while True:
@@ -69,8 +79,7 @@ def _label(axes: tuple[str | None, ...]) -> str:
         if frame.f_back is None:
             raise RuntimeError("shard was called from outside of the library")
         frame = frame.f_back
-    function = re.sub(r"\.<locals>\.<\w+>", "", frame.f_code.co_qualname)
-    part = re.sub(r"\._\w+$", "", function.rpartition("<locals>.")[2])
+    part = part_of(frame.f_code.co_qualname, str(path))
     name = _name(linecache.getline(str(path), frame.f_lineno))
     source = f"{path.relative_to(_LIBRARY).as_posix()}:{frame.f_lineno}"
     logical = ",".join(axis or "-" for axis in axes)
