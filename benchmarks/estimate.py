@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import report
 from benchmarks.published_runs import RUNS
 from podium import cli
-from profiling import aot
-from profiling.chips import parse_slice
+from podium.aot import compile as aot
+from podium.aot.chips import parse_slice
 from profiling.plan import make_plan
 from profiling.search import own
 

@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import report
 from configs.families import llama_3_1_8b
+from podium.aot import compile as aot
+from podium.aot.chips import parse_slice
 from podium.config import DataConfig, MeshConfig, TrainConfig
 from podium.config_model import AttentionConfig, MlpConfig, ModelConfig, Remat
 from podium.models.flops import param_count
-from profiling import aot
-from profiling.chips import parse_slice
 from profiling.plan import make_plan
 
 Attention = Literal["none", "whole", "causal"]

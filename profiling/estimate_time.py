@@ -14,7 +14,7 @@ what `roofline.py` reads from a compiled step, and shares its conventions.
 import dataclasses
 import math
 
-from profiling.chips import Slice
+from podium.aot.chips import Slice
 from profiling.estimate_memory import compute_bytes, host_bytes
 from profiling.placement import Placement, place
 from profiling.shares import Shares

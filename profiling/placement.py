@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping
 
-from profiling.chips import Slice
+from podium.aot.chips import Slice
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,15 +10,14 @@ Compiles the real train step with the TPU compiler and reads the result.
 import argparse
 import dataclasses
 import json
-import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from podium import cli
+from podium.aot import compile as aot
+from podium.aot.chips import Slice, parse_slice
+from podium.aot.progress import progress
 from podium.config import TrainConfig
-from profiling import aot
-from profiling.chips import Slice, parse_slice
 
 _EXAMPLE = """examples:
   python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
@@ -118,9 +117,9 @@ def make_plan(
     Raises ConfigError or ShardingError where the config cannot run on that many
     devices. A step that does not fit has `fits` false and no times.
     """
+    from podium.aot import hbm
     from podium.models import flops
     from podium.trainer.setup import setup
-    from profiling import hbm
 
     params = flops.param_count(cfg.model)
     plan: dict[str, Any] = {
@@ -135,7 +134,7 @@ def make_plan(
     }
     parts = setup(cfg, aot.devices(where))
     plan["mesh"] = {k: v for k, v in parts.mesh.shape.items() if v > 1}
-    with _progress(f"compiling the step for {where.name}"):
+    with progress(f"plan: compiling the step for {where.name}"):
         try:
             compiled = aot.compile_step(aot.lower(parts), where)
         except aot.DoesNotFitError as error:
@@ -157,13 +156,17 @@ def make_plan(
 def _speed(
     cfg: TrainConfig, where: Slice, parts: Any, compiled: aot.Compiled
 ) -> dict[str, Any]:
+    from podium.aot.collectives import table
+    from podium.aot.grid import Grid
+    from podium.aot.hlo import read
+    from podium.aot.network import Network
+    from podium.aot.roofline import roofline
     from podium.models import flops
-    from profiling.hlo import read
-    from profiling.network import Network
-    from profiling.roofline import roofline
 
     network = Network.of(where, list(parts.mesh.devices.flat))
-    found = roofline(read(compiled.hlo), network)
+    program = read(compiled.hlo)
+    found = roofline(program, network, Grid.of(parts.mesh))
+    alike = table(found.collectives, program.sources, has_times=True)
     tokens = cfg.global_batch_seqs * cfg.data.seq_len / where.num_devices
     ours = flops.train_flops_per_token(cfg.model, cfg.data.seq_len)
     times = found.times
@@ -200,6 +203,7 @@ def _speed(
         ),
         "host_copy_bytes": times.host_bytes,
         "collectives": [dataclasses.asdict(row) for row in found.collectives],
+        "collectives_alike": [dataclasses.asdict(row) for row in alike],
         "unknown_kernels": found.unknown_kernels,
     }
 
@@ -216,27 +220,6 @@ def _price(plan: dict[str, Any], where: Slice, tokens: float) -> dict[str, Any]:
     }
 
 
-def _progress(what: str) -> Any:
-    """A spinner on a terminal, a log line and its time elsewhere; on standard error."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    return console.status(what) if console.is_terminal else _Line(what)
-
-
-class _Line:
-    def __init__(self, what: str):
-        self.what = what
-
-    def __enter__(self):
-        self.start = time.monotonic()
-        print(f"plan: {self.what}", file=sys.stderr, flush=True)
-
-    def __exit__(self, *_):
-        took = time.monotonic() - self.start
-        print(f"plan: {self.what}: {took:.0f} s", file=sys.stderr, flush=True)
-
-
 def _count(number: int) -> str:
     """1234567 -> 1.23M."""
     for size, unit in ((1e9, "B"), (1e6, "M")):
@@ -246,8 +229,7 @@ def _count(number: int) -> str:
 
 
 def _print(plan: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from podium.sharding_tables import print_collectives
 
     gib = 2**30
     is_sparse = plan["params"] != plan["active_params"]
@@ -291,18 +273,7 @@ def _print(plan: dict[str, Any]) -> None:
     )
     if plan["unknown_kernels"]:
         print(f"Not in the bound, cost unknown: {', '.join(plan['unknown_kernels'])}")
-    table = Table("collective", "bytes", "devices", "count", "over", "ms", "exposed ms")
-    for row in plan["collectives"][:12]:
-        table.add_row(
-            f"{row['kind']}{' (async)' if row['is_async'] else ''}",
-            f"{row['num_bytes']:,}",
-            str(row["group_size"]),
-            str(row["count"]),
-            "DCN" if row["crosses_slices"] else "ICI",
-            f"{row['secs'] * 1e3:,.2f}",
-            f"{row['exposed_secs'] * 1e3:,.2f}",
-        )
-    Console(width=max(100, Console().width)).print(table)
+    print_collectives(plan["collectives_alike"])
 
 
 if __name__ == "__main__":

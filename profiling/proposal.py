@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from podium.aot.chips import Slice, parse_slice
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
-from profiling.chips import Slice, parse_slice
 from profiling.search import Estimated, candidates, estimate, own, ranked
 from profiling.shares import shares
 

@@ -12,11 +12,11 @@ import pathlib
 from collections.abc import Sequence
 
 from podium import cli
+from podium.aot.chips import Slice, parse_slice
+from podium.aot.hlo import read
+from podium.aot.network import Network
+from podium.aot.roofline import roofline
 from podium.errors import ConfigError
-from profiling.chips import Slice, parse_slice
-from profiling.hlo import read
-from profiling.network import Network
-from profiling.roofline import roofline
 
 _EXAMPLE = """example:
   python -m profiling.plan --config=F --topology=v4-256 --hlo=ours.hlo

@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
+from podium.aot.chips import Slice
 from podium.config import MeshConfig, SlicesConfig, TrainConfig
 from podium.config_model import MoeConfig, Remat
 from podium.models import flops
-from profiling.chips import Slice
 from profiling.estimate_memory import memory
 from profiling.estimate_time import times
 from profiling.indivisible import indivisible

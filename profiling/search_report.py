@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from podium.aot.chips import Slice
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
-from profiling.chips import Slice
 from profiling.plan import make_plan
 from profiling.search import (
     Estimated,

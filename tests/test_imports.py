@@ -18,6 +18,7 @@ ALLOWED = {
     "models": BASE | {"sharding", "models"},
     "input": BASE | {"input"},
     "preparation": BASE | {"input", "tokenizer", "tokenizer_words", "preparation"},
+    "aot": BASE | {"sharding", "input", "trainer", "aot"},
 }
 WITHOUT_JAX = [
     *("config", "config_dict", "config_model", "config_override", "config_setting"),

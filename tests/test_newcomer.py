@@ -26,6 +26,7 @@ from podium.errors import ConfigError
 from podium.prepare import PrepareSpec, prepare
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
+from podium.sharding_tables import print_report
 from podium.trainer import setup
 from podium.trainer.metrics import read_metrics
 from podium.trainer.profile import TraceWindow
@@ -459,7 +460,7 @@ def test_a_layout_is_printed_though_the_batch_does_not_divide(home, run, monkeyp
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # devices are there
     flags = ("--config.mesh.data=8", "--config.mesh.fsdp=1")
     code, out, err = run(
-        sharding_report.main, arguments(home, "")[0], *flags,
+        sharding_report.main, arguments(home, "")[0], "--devices=8", *flags,
         "--config.global_batch_seqs=12",
     )  # fmt: skip
     assert code == 0
@@ -468,12 +469,10 @@ def test_a_layout_is_printed_though_the_batch_does_not_divide(home, run, monkeyp
 
 
 def test_a_total_without_activations_says_so(capsys):
-    report = {"mesh": {"data": 1}, "tensors": [], "params": 1}
-    sharding_report._print({**report, "bytes_per_device": {"total": 1}})
+    report = {"mesh": {"data": 1}, "tensors": [], "activations": [], "params": 1}
+    print_report({**report, "bytes_per_device": {"total": 1}})
     assert "total but activations" in capsys.readouterr().out
-    sharding_report._print(
-        {**report, "bytes_per_device": {"activations": 1, "total": 1}}
-    )
+    print_report({**report, "bytes_per_device": {"activations": 1, "total": 1}})
     assert "total but" not in capsys.readouterr().out
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every sharding rule did to every tensor of a run, and the bytes per device.
+"""What every sharding rule did to every tensor, activation and collective of a run.
 
 python -m podium.sharding_report --config=configs/quickstart.py --devices=8
 """
@@ -16,12 +16,15 @@ from podium import cli
 from podium.config import TrainConfig
 from podium.errors import ConfigError
 
-_EXAMPLE = """example:
+_EXAMPLE = """examples:
   python -m podium.sharding_report --config=configs/quickstart.py --devices=8 \\
       --config.mesh.tensor=2
+  python -m podium.sharding_report --config=F --topology=v4-256
 
-No accelerator is needed: the devices are virtual, nothing is allocated. Activations
-are what the compiler reserves beside the state while it runs the step.
+No accelerator is needed: the devices are virtual, nothing is allocated. A topology is
+named as Google names it; its step is compiled by the TPU compiler (extra tpu), in
+minutes, which says what of the collectives is hidden. In the table of memory,
+activations are what the compiler reserves beside the state while it runs the step.
 """
 
 
@@ -29,39 +32,62 @@ def main(argv: Sequence[str]) -> int:
     """The command line."""
     parser = cli.Parser(
         prog="python -m podium.sharding_report",
-        description="Prints where every tensor of a run lives, and its bytes.",
+        description="Prints where every tensor of a run lives, its bytes, and what "
+        "the devices exchange.",
         epilog=_EXAMPLE,
     )
     cli.add_config(parser)
-    parser.add_argument("--devices", type=int, default=8, help="virtual devices (8)")
+    parser.add_argument("--devices", type=int, metavar="N", help="virtual CPU devices")
+    parser.add_argument("--topology", metavar="NAME", help="a TPU slice, e.g. v4-256")
     parser.add_argument(
-        "--no_compile", action="store_true", help="leave out activations; seconds saved"
+        "--no_compile", action="store_true", help="leave out collectives and memory"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args, cfg = cli.parse(parser, argv)
-    if args.devices < 1:
+    if (args.devices is None) == (args.topology is None):
+        parser.error("name one of --devices=8 (virtual CPUs) and --topology=v4-256")
+    if args.devices is not None and args.devices < 1:
         raise ConfigError(f"--devices is {args.devices}; expected 1 or more")
+
+    from podium.aot import compile as aot
+    from podium.aot.chips import parse_slice
+
+    where = parse_slice(args.topology) if args.topology else None
+    if where:
+        aot.without_tpus()
 
     import jax
 
     from podium.compile_cache import use_compile_cache
+    from podium.sharding_tables import print_report
 
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", args.devices)
-    use_compile_cache()
-    cfg, problem = _with_even_batch(cfg)
+    if where:
+        devices = aot.devices(where)
+    else:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", args.devices)
+        use_compile_cache()
+        devices = list(jax.devices())
+    cfg, problem = _with_even_batch(cfg, devices)
     if problem:
         print(f"note: no activations: {problem}", file=sys.stderr)
-    compile_step = not (args.no_compile or problem)
-    report = make_report(cfg, compile_step=compile_step)
-    if args.json:
-        print(json.dumps(report, indent=2))
-    else:
-        _print(report)
-    return 0
+    report, code = make_report(cfg, devices, trace=not problem), 0
+    if not (args.no_compile or problem):
+        try:
+            report |= _compiled(cfg, devices, where, report)
+        except aot.DoesNotFitError as error:
+            needs = error.needed_bytes / 2**30
+            print(
+                f"note: no collectives: the TPU compiler refused a step that needs "
+                f"{needs:.2f} GiB a device; profiling.plan proposes one that fits",
+                file=sys.stderr,
+            )
+            code = cli.EXIT_FAILED
+    print(json.dumps(report, indent=2)) if args.json else print_report(report)
+    return code
 
 
-def _with_even_batch(cfg: TrainConfig) -> tuple[TrainConfig, str]:
+def _with_even_batch(cfg: TrainConfig, devices: list[Any]) -> tuple[TrainConfig, str]:
     """A config whose batch divides over the devices, and what was wrong with it before.
 
     The layout of the state does not depend on the batch.
@@ -70,7 +96,7 @@ def _with_even_batch(cfg: TrainConfig) -> tuple[TrainConfig, str]:
     from podium.sharding.rules import ShardingRules
     from podium.trainer.setup import check_batch
 
-    rules = ShardingRules(cfg.sharding, make_mesh(cfg.mesh))
+    rules = ShardingRules(cfg.sharding, make_mesh(cfg.mesh, devices))
     try:
         check_batch(cfg, rules)
     except ConfigError as error:
@@ -79,17 +105,22 @@ def _with_even_batch(cfg: TrainConfig) -> tuple[TrainConfig, str]:
     return cfg, ""
 
 
-def make_report(cfg: TrainConfig, *, compile_step: bool = True) -> dict[str, Any]:
-    """The report on the devices there are, as plain data; bytes are per device.
+def make_report(
+    cfg: TrainConfig, devices: list[Any] | None = None, *, trace: bool = True
+) -> dict[str, Any]:
+    """What needs no compiler, as plain data; bytes are per device.
+
+    `devices` are those there are by default; `trace`: list activations too.
 
     Raises ShardingError for a rule that fits no tensor, an axis that nothing uses,
     or a dimension that does not divide.
     """
     import jax
 
+    from podium.sharding.activations import activations
     from podium.trainer.setup import setup
 
-    parts = setup(cfg)
+    parts = setup(cfg, devices)
     shapes, shardings = parts.layout.shapes, parts.layout.shardings
     tensors = []
     for (path, shape), axes, sharding in zip(
@@ -115,10 +146,10 @@ def make_report(cfg: TrainConfig, *, compile_step: bool = True) -> dict[str, Any
     }
     if shapes.ema is not None:
         total["averaged_weights"] = _tree_bytes(shapes.ema, shardings.ema)
-    if compile_step:
-        temporaries = _temporary_bytes(parts)
-        # The compiler's figure holds the gradients too.
-        total["activations"] = max(0, temporaries - total["gradients"])
+    placed = []
+    if trace:
+        step, arguments = parts.train_step, parts.arguments()
+        placed = activations(lambda: step.trace(*arguments).jaxpr.jaxpr)
     return {
         "mesh": dict(parts.mesh.shape),
         "rules": {
@@ -128,12 +159,56 @@ def make_report(cfg: TrainConfig, *, compile_step: bool = True) -> dict[str, Any
         },
         "params": sum(math.prod(t["shape"]) for t in tensors),
         "tensors": tensors,
+        "activations": [dataclasses.asdict(place) for place in placed],
         "bytes_per_device": {**total, "total": sum(total.values())},
     }
 
 
-def _temporary_bytes(parts: Any) -> int:
-    return int(parts.compile_step().memory_analysis().temp_size_in_bytes)
+def _compiled(
+    cfg: TrainConfig, devices: list[Any], where: Any, report: dict[str, Any]
+) -> dict[str, Any]:
+    """What the compiled step adds to a report. Raises aot.DoesNotFitError."""
+    from podium.aot import collectives, hbm, hlo, hlo_text
+    from podium.aot import compile as aot
+    from podium.aot.grid import Grid
+    from podium.aot.network import Network
+    from podium.aot.progress import progress
+    from podium.aot.roofline import roofline
+    from podium.sharding.mesh import slice_indices
+    from podium.trainer.setup import setup
+
+    total = {k: v for k, v in report["bytes_per_device"].items() if k != "total"}
+    state = sum(total.values()) - total["gradients"]
+    # Not the step that was traced: that trace bears the names of its activations.
+    parts = setup(cfg, devices)
+    slices = dict(zip(devices, slice_indices(cfg.mesh, devices), strict=True))
+    grid = Grid.of(parts.mesh, [slices[d] for d in parts.mesh.devices.flat])
+    if where:
+        with progress(f"sharding_report: compiling the step for {where.name}"):
+            step = aot.compile_step(aot.lower(parts), where)
+        # Of its arguments and temporaries the TPU compiler lets some share their place.
+        text, used = step.hlo, step.peak_bytes
+        program = hlo.read(text)
+        network = Network.of(where, list(parts.mesh.devices.flat))
+        found = roofline(program, network, grid).collectives
+    else:
+        step = parts.compile_step()
+        text = step.as_text()
+        memory = step.memory_analysis()
+        used = int(memory.temp_size_in_bytes) + state
+        program = hlo.read(text)
+        found = collectives.without_times(program, grid)
+    rows = collectives.table(found, program.sources, has_times=bool(where))
+    total["activations"] = max(0, used - sum(total.values()))
+    return {
+        "compiled_for": where.name if where else f"{len(devices)} virtual CPU devices",
+        "collectives": [dataclasses.asdict(row) for row in rows],
+        "kept_for_backward": [
+            {"shape": kept.shape, "bytes": kept.num_bytes, "on_host": kept.on_host}
+            for kept in hbm.stacked(hlo_text.parse(text))
+        ],
+        "bytes_per_device": {**total, "total": sum(total.values())},
+    }
 
 
 def _tree_bytes(shapes: Any, shardings: Any) -> int:
@@ -157,50 +232,6 @@ def _full(spec: Any, ndim: int) -> list[Any]:
 
 def _entry(entry: Any) -> Any:
     return list(entry) if isinstance(entry, tuple) else entry
-
-
-def _print(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    mesh = " x ".join(f"{axis}={size}" for axis, size in report["mesh"].items())
-    table = Table(title=f"mesh {mesh}", title_justify="left", box=None, pad_edge=False)
-    table.add_column("tensor", no_wrap=True)
-    table.add_column("shape", no_wrap=True)
-    table.add_column("axis:split by", overflow="fold")
-    table.add_column("on a device", no_wrap=True)
-    table.add_column("bytes", justify="right", no_wrap=True)
-    for t in report["tensors"]:
-        table.add_row(
-            t["name"],
-            "x".join(map(str, t["shape"])),
-            " ".join(map(_axis_text, t["logical_axes"], t["spec"])),
-            "x".join(map(str, t["local_shape"])),
-            _size(t["bytes"]),
-        )
-    # Wide enough for the names also where there is no terminal to ask.
-    console = Console(width=max(100, Console().width))
-    console.print(table)
-    console.print(f"\n{report['params']:,} parameters. Bytes on each device:")
-    for name, size in report["bytes_per_device"].items():
-        if name == "total" and "activations" not in report["bytes_per_device"]:
-            name = "total but activations"
-        console.print(f"  {name.replace('_', ' '):<22}{_size(size):>12}")
-
-
-def _axis_text(logical: str | None, entry: Any) -> str:
-    split = "*".join(entry) if isinstance(entry, list) else entry
-    return f"{logical or '-'}:{split}" if split else str(logical or "-")
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if num_bytes < 1024:
-            return (
-                f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-            )
-        num_bytes /= 1024
-    return f"{num_bytes:,.2f} GiB"
 
 
 if __name__ == "__main__":

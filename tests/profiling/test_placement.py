@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from profiling.chips import parse_slice
+from podium.aot.chips import parse_slice
 from profiling.placement import place
 
 needs_compiler = pytest.mark.skipif(
@@ -20,16 +20,16 @@ needs_compiler = pytest.mark.skipif(
 # Of every mesh of three axes on some slices: how often both give the same seconds.
 COMPARE = """
 import itertools, json, logging, math, sys
-from profiling import aot
-from profiling.chips import parse_slice
+from podium.aot import compile as aot
+from podium.aot.chips import parse_slice
 aot.without_tpus()
 logging.disable(logging.WARNING)
 import numpy as np
 from podium.config import MESH_AXES, MeshConfig
 from podium.sharding.mesh import make_mesh
-from profiling.groups import Groups
-from profiling.hlo import Collective
-from profiling.network import Network
+from podium.aot.groups import Groups
+from podium.aot.hlo import Collective
+from podium.aot.network import Network
 from profiling.placement import place
 
 found = {}

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
+from podium.aot import compile as aot
 from podium.errors import ConfigError
-from profiling import aot
 
 # libtpu takes 700 MB, so it is an extra; .ci/run installs it for these tests.
 needs_compiler = pytest.mark.skipif(

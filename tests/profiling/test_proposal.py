@@ -7,10 +7,10 @@ import dataclasses
 
 import pytest
 
+from podium.aot.chips import parse_slice
 from podium.config import DataConfig, TrainConfig
 from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from profiling import plan, search
-from profiling.chips import parse_slice
 from profiling.proposal import nearest, propose
 
 WHERE = parse_slice("v5e-8")

@@ -8,7 +8,7 @@ import pytest
 from podium.errors import ConfigError
 from profiling import read_hlo
 
-STEP = str(Path(__file__).parent / "step.hlo")
+STEP = str(Path(__file__).parent.parent / "aot" / "step.hlo")
 
 
 def test_a_file_gives_its_times_and_both_bounds(capsys):

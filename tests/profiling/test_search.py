@@ -8,11 +8,11 @@ import math
 import pytest
 
 from configs.families import mixtral_8x7b
+from podium.aot import hbm
+from podium.aot.chips import parse_slice
 from podium.config import AdamWConfig, DataConfig, MeshConfig, OptimConfig, TrainConfig
 from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from podium.trainer.setup import setup
-from profiling import hbm
-from profiling.chips import parse_slice
 from profiling.estimate_memory import memory
 from profiling.search import Candidate, candidates, estimate, meshes, ranked, reasons
 from profiling.search_report import config_lines

@@ -16,6 +16,9 @@ from podium.sharding.rules import ShardingRules
 _rules: contextvars.ContextVar[ShardingRules | None] = contextvars.ContextVar(
     "podium_sharding_rules", default=None
 )
+_label: contextvars.ContextVar[Callable[[tuple[str | None, ...]], str] | None] = (
+    contextvars.ContextVar("podium_shard_label", default=None)
+)
 
 
 @contextlib.contextmanager
@@ -26,6 +29,17 @@ def use_rules(rules: ShardingRules) -> Iterator[None]:
         yield
     finally:
         _rules.reset(token)
+
+
+@contextlib.contextmanager
+def label_calls(label: Callable[[tuple[str | None, ...]], str]) -> Iterator[None]:
+    """Puts `label(axes)` into the name of every `shard` that is traced, so that it can
+    be found again in the program; one device has them too then."""
+    token = _label.set(label)
+    try:
+        yield
+    finally:
+        _label.reset(token)
 
 
 def current_rules() -> ShardingRules | None:
@@ -45,12 +59,13 @@ def current_platform() -> str:
 
 def shard(x: Array, *axes: str | None) -> Array:
     """Constrains an activation to the layout of its logical axes; no rules, no change."""
-    rules = _rules.get()
-    if rules is None or rules.mesh.size == 1:
+    rules, label = _rules.get(), _label.get()
+    if rules is None or (rules.mesh.size == 1 and label is None):
         return x
-    return jax.lax.with_sharding_constraint(
-        x, rules.sharding(axes, x.shape, "activation")
-    )
+    with jax.named_scope(label(axes)) if label else contextlib.nullcontext():
+        return jax.lax.with_sharding_constraint(
+            x, rules.sharding(axes, x.shape, "activation")
+        )
 
 
 def param(

@@ -92,6 +92,15 @@ def _along_the_torus(devices: list[Any]) -> list[Any]:
 
 
 def _slices(cfg: MeshConfig, devices: list[Any]) -> list[list[Any]]:
+    indices = slice_indices(cfg, devices)
+    return [
+        [d for d, i in zip(devices, indices, strict=True) if i == index]
+        for index in dict.fromkeys(indices)
+    ]
+
+
+def slice_indices(cfg: MeshConfig, devices: Sequence[Any]) -> list[int]:
+    """The slice of every device; `devices` in the order that `make_mesh` was given."""
     indices = [getattr(d, "slice_index", 0) for d in devices]
     if devices[0].platform == "cpu":
         asked = [s for s in dataclasses.asdict(cfg.slices).values() if s != -1]
@@ -103,10 +112,7 @@ def _slices(cfg: MeshConfig, devices: list[Any]) -> list[list[Any]]:
             )
         block = len(devices) // num
         indices = [i // block for i in range(len(devices))]
-    return [
-        [d for d, i in zip(devices, indices, strict=True) if i == index]
-        for index in dict.fromkeys(indices)
-    ]
+    return indices
 
 
 def in_full(cfg: MeshConfig) -> dict[str, int]:

@@ -40,14 +40,17 @@ class Setup:
     layout: StateLayout
     train_step: Any  # jitted StepFn
 
-    def compile_step(self) -> StepFn:
-        """The step compiled ahead of time; takes no memory, may run in a thread."""
+    def arguments(self) -> tuple[Any, Batch]:
+        """What the step takes, as shapes with their shardings."""
         shape = (self.cfg.global_batch_seqs, self.cfg.data.seq_len)
         rows = jax.ShapeDtypeStruct(
             shape, jnp.int32, sharding=batch_sharding(self.rules)
         )
-        batch = Batch(rows, rows, rows, rows)
-        lowered = self.train_step.lower(self.layout.abstract(), batch)
+        return self.layout.abstract(), Batch(rows, rows, rows, rows)
+
+    def compile_step(self) -> StepFn:
+        """The step compiled ahead of time; takes no memory, may run in a thread."""
+        lowered = self.train_step.lower(*self.arguments())
         options = compiler_options(self.mesh.devices.flat[0])
         return lowered.compile(compiler_options=options or None)
 

@@ -10,7 +10,7 @@ that works in blocks does somewhat more (10/16 of the square at T=2048 in blocks
 
 import re
 
-from profiling.hlo_text import Array, Computation, Instruction
+from podium.aot.hlo_text import Array, Computation, Instruction
 
 # Matmuls over the pairs, by keys and by values: forward scores | weighted values; dq
 # needs scores, dq | dp; dkv needs scores, dk | dp, dv; the fused backward pass all five.

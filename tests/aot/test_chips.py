@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
+from podium.aot.chips import CHIPS, parse_slice
 from podium.errors import ConfigError
-from profiling.chips import CHIPS, parse_slice
 
 
 @pytest.mark.parametrize(

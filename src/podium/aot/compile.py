@@ -19,10 +19,9 @@ import re
 import sys
 from typing import Any
 
-from podium.config import TrainConfig
+from podium.aot.chips import Slice
 from podium.errors import ConfigError
 from podium.trainer.compiler_options import compiler_options
-from profiling.chips import Slice
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -50,8 +49,8 @@ def without_tpus() -> None:
     """Settles what libtpu asks its surroundings about. Raises ConfigError without it."""
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
-            "planning needs the TPU compiler, libtpu, and no TPU: uv run --isolated "
-            "--extra tpu python -m profiling.plan …"
+            "a topology needs the TPU compiler, libtpu, and no TPU: uv run --isolated "
+            "--extra tpu python -m …"
         )
     if "jax" in sys.modules and sys.modules["jax"].config.jax_platforms != "cpu":
         raise ConfigError("jax was imported before the plan could set it to the CPU")
@@ -74,21 +73,7 @@ def devices(where: Slice) -> list[Any]:
 
 def lower(parts: Any) -> Any:
     """The step of `podium.trainer.setup.Setup`, before the TPU compiler sees it."""
-    import jax
-    import jax.numpy as jnp
-
-    from podium.input.batch import Batch
-    from podium.trainer.step import batch_sharding
-
-    cfg: TrainConfig = parts.cfg
-    rows = jax.ShapeDtypeStruct(
-        (cfg.global_batch_seqs, cfg.data.seq_len),
-        jnp.int32,
-        sharding=batch_sharding(parts.rules),
-    )
-    return parts.train_step.lower(
-        parts.layout.abstract(), Batch(rows, rows, rows, rows)
-    )
+    return parts.train_step.lower(*parts.arguments())
 
 
 def compile_step(

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from profiling.chips import parse_slice
-from profiling.groups import Groups
-from profiling.hlo import (
+from podium.aot.chips import parse_slice
+from podium.aot.groups import Groups
+from podium.aot.hlo import (
     Collective,
     Compute,
     Done,
@@ -18,8 +18,8 @@ from profiling.hlo import (
     Program,
     Start,
 )
-from profiling.network import Network
-from profiling.roofline import roofline
+from podium.aot.network import Network
+from podium.aot.roofline import roofline
 
 V4 = parse_slice("v4-256")
 LINK = V4.chip.link_bytes_per_sec

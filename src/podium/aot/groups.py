@@ -14,7 +14,8 @@ import numpy as np
 _LISTED = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(
-    r"replica_groups=mesh\[([^\]]*)\](?:\s*,?\s*device_ids=\(?([^)]*)\)?)?\s*\{([^}]*)\}"
+    r"replica_groups=mesh\[([^\]]*)\]"
+    r"(?:\s*,?\s*device_ids=\(?(\[[\d,]+\](?:T\([\d,]+\))?)\)?)?\s*\{([^}]*)\}"
 )
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from profiling.groups import parse_groups
-from profiling.hlo import Collective, Compute, Done, Kernel, Loop, Start, read
-from profiling.hlo_flops import matmul_flops
-from profiling.hlo_text import parse
+from podium.aot.groups import parse_groups
+from podium.aot.hlo import Collective, Compute, Done, Kernel, Loop, Start, read
+from podium.aot.hlo_flops import matmul_flops
+from podium.aot.hlo_text import parse
 
 TEXT = (Path(__file__).parent / "step.hlo").read_text()
 
@@ -136,6 +136,11 @@ ENTRY %main (a: bf16[64,128]) -> bf16[64,128] {
         ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=2,'b'=2] {'b'}", ((0, 1), (2, 3))),
+        (
+            "replica_groups=mesh['a'=2,'b'=4], device_ids=([2,2,2]T(1,0,2)) {'a'}, x=1",
+            ((0, 2), (1, 3), (4, 6), (5, 7)),
+        ),
+        ("replica_groups=mesh['a'=4], device_ids=([4]) {'a'}", ((0, 1, 2, 3),)),
         ("replica_groups=mesh['a'=4] {'a':(2)2}", ((0, 1), (2, 3))),
         ("replica_groups=mesh['a'=4] {'a':(1)2}", ((0, 2), (1, 3))),
         ("source_target_pairs={{0,1},{1,0}}", ((0, 1), (1, 0))),

@@ -106,10 +106,26 @@ class Instruction:
         return found[1] if found else ""
 
     @property
+    def stack_frame(self) -> int:
+        """Where in the Python source it came from: a key of `Module.sources`, or 0."""
+        found = re.search(r"stack_frame_id=(\d+)", self.attributes)
+        return int(found[1]) if found else 0
+
+    @property
     def custom_call_target(self) -> str:
         """Of a custom call; else empty."""
         found = re.search(r'custom_call_target="([^"]*)"', self.attributes)
         return found[1] if found else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A line of Python, and the frame that called its function."""
+
+    file: str
+    function: str  # qualified: 'Attention.__call__'
+    line: int
+    caller: int  # a key of `Module.sources`; the outermost has 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +156,7 @@ class Module:
 
     computations: dict[str, Computation]
     entry: str
+    sources: dict[int, "Source"] = dataclasses.field(default_factory=dict)
 
 
 def arrays(shape: str) -> tuple[Array, ...]:
@@ -167,7 +184,30 @@ def parse(text: str) -> Module:
             found[definition[2]] = _instruction(definition, rest)
     if entry is None:
         raise ValueError("no ENTRY computation: this is not the text of an HLO module")
-    return Module(computations, entry)
+    return Module(computations, entry, _sources(text[: text.index("ENTRY")]))
+
+
+def _sources(head: str) -> dict[int, Source]:
+    """The four tables in front of the computations; empty where there are none."""
+
+    def table(name: str, row: str) -> dict[int, tuple[str, ...]]:
+        found = re.search(rf"^{name}\n((?:\d+ .*\n?)*)", head, re.MULTILINE)
+        rows = re.findall(rf"^(\d+) {row}", found[1] if found else "", re.MULTILINE)
+        return {int(number): tuple(rest) for number, *rest in rows}
+
+    files = table("FileNames", r'"(.*)"')
+    functions = table("FunctionNames", r'"(.*)"')
+    keys = r"\{file_name_id=(\d+) function_name_id=(\d+) line=(\d+)"
+    places = table("FileLocations", keys)
+    frames = table("StackFrames", r"\{file_location_id=(\d+) parent_frame_id=(\d+)")
+    # The outermost frame's caller is printed as 0, or all of them one too large.
+    shift = int(frames[1][1]) if 1 in frames else 0
+    found = {}
+    for number, (place, caller) in frames.items():
+        file, function, line = map(int, places[int(place)])
+        at = files[file][0], functions[function][0]
+        found[number] = Source(*at, line, int(caller) - shift)
+    return found
 
 
 def _joined(text: str):

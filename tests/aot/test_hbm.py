@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from profiling.hbm import stacked_bytes
-from profiling.hlo_text import parse
+from podium.aot.hbm import stacked_bytes
+from podium.aot.hlo_text import parse
 
 LAYERS, ROWS, WIDTH = 6, 32, 64
 

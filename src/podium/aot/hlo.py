@@ -18,10 +18,17 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from profiling.groups import Groups, parse_groups
-from profiling.hlo_flops import matmul_flops
-from profiling.hlo_text import Computation, Instruction, Module, arrays, parse
-from profiling.kernels import kernel_flops
+from podium.aot.groups import Groups, parse_groups
+from podium.aot.hlo_flops import matmul_flops
+from podium.aot.hlo_text import (
+    Computation,
+    Instruction,
+    Module,
+    Source,
+    arrays,
+    parse,
+)
+from podium.aot.kernels import kernel_flops
 
 Kind = Literal[
     "all-gather",
@@ -77,6 +84,8 @@ class Collective:
     op_name: str = ""
     over_dcn: bool = False  # between slices, through the hosts
     rings: int | None = None  # one-way rings it sends on at once; None: on every link
+    stack_frame: int = 0  # a key of `Program.sources`
+    num_arrays: int = 1  # that it moves together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +130,7 @@ class Program:
     """The events of one execution, in scheduled order."""
 
     events: tuple[Event, ...]
+    sources: dict[int, Source] = dataclasses.field(default_factory=dict)
 
     def flat(self) -> Iterator[tuple[int, Compute | Kernel | Collective | HostCopy]]:
         """(executions, event) of everything that costs; starts as their transfer."""
@@ -130,7 +140,7 @@ class Program:
 def read(text: str) -> Program:
     """The program of `compiled.as_text()`."""
     module = parse(text)
-    return Program(_Reader(module).events(module.entry))
+    return Program(_Reader(module).events(module.entry), module.sources)
 
 
 def _flat(events: tuple[Event, ...], times: int):
@@ -362,15 +372,13 @@ def _collective(
         num_bytes = operands[0].num_bytes  # then output, offsets and sizes
     else:
         num_bytes = sum(o.num_bytes for o in operands)
+    groups = parse_groups(i.attributes)
     return Collective(
-        i.name,
-        kind,
-        num_bytes,
-        parse_groups(i.attributes),
-        is_async,
-        i.op_name,
+        *(i.name, kind, num_bytes, groups, is_async, i.op_name),
         # A SparseCore's strategy: in every "color" one direction of one ring at a time.
         rings=i.attributes.count('"phase_rings"') or None,
+        stack_frame=i.stack_frame,
+        num_arrays=len(operands),
     )
 
 
@@ -386,7 +394,8 @@ def _between_slices(i: Instruction, computation: Computation) -> Collective:
     name = _rendezvous(i)
     kind = next((k for k in _KINDS if name.startswith(k)), "send")
     num_bytes = computation.instructions[i.operands[0]].num_bytes
-    return Collective(i.name, kind, num_bytes, Groups(()), True, i.op_name, True)  # type: ignore[arg-type]
+    found = Collective(i.name, kind, num_bytes, Groups(()), True, i.op_name, True)  # type: ignore[arg-type]
+    return dataclasses.replace(found, stack_frame=i.stack_frame)
 
 
 def _host_copy(i: Instruction, computation: Computation) -> HostCopy:

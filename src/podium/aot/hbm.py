@@ -9,11 +9,13 @@ compiled program. The rest of the compiler's peak is temporaries: gathered layer
 logits, weights in the compute type.
 """
 
+import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
-from profiling.hlo_text import Computation, Instruction, Module, arrays, parse
+from podium.aot.hlo_text import Computation, Instruction, Module, arrays, parse
 
 _HOST = "S(5)"  # the memory space of the host in the compiler's layouts
 
@@ -50,24 +52,38 @@ def stacked_bytes(module: Module, *, on_host: bool = False) -> int:
 
     The loops of the entry, and those inside its loop over micro-batches.
     """
-    return _stacked_in(module, module.computations[module.entry], on_host)
+    found = _stacked_in(module, module.computations[module.entry])
+    return sum(s.num_bytes for s in found if s.on_host == on_host)
 
 
-def _stacked_in(module: Module, computation: Computation, on_host: bool) -> int:
-    total = 0
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """An array that a forward loop fills for the backward pass, a slot each trip."""
+
+    shape: str  # 'bf16[80,4,2048,10240]', on a device
+    num_bytes: int
+    on_host: bool
+
+
+def stacked(module: Module) -> list[Stacked]:
+    """What forward loops over layers stack up, the largest first."""
+    found = _stacked_in(module, module.computations[module.entry])
+    return sorted(found, key=lambda s: -s.num_bytes)
+
+
+def _stacked_in(module: Module, computation: Computation) -> Iterator[Stacked]:
     for loop in computation.instructions.values():
         if loop.opcode != "while" or "transpose(" in loop.op_name:
             continue
         body = module.computations[loop.called["body"]]
-        total += _stacked(loop, body, on_host) + _stacked_in(module, body, on_host)
-    return total
+        yield from _stacked(loop, body)
+        yield from _stacked_in(module, body)
 
 
-def _stacked(loop: Instruction, body: Computation, on_host: bool) -> int:
+def _stacked(loop: Instruction, body: Computation) -> Iterator[Stacked]:
     if body.root.opcode != "tuple":
-        return 0
+        return
     shapes = re.findall(r"[a-z]\w*\[[\d,]*\](?:\{[^}]*\})?", loop.shape)
-    total = 0
     for index, (name, shape) in enumerate(
         zip(body.root.operands, shapes, strict=False)
     ):
@@ -78,6 +94,7 @@ def _stacked(loop: Instruction, body: Computation, on_host: bool) -> int:
         is_stack = "dynamic-update-slice" in f"{new.opcode} {new.name}" or (
             "dynamic_update_slice" in new.op_name
         )
-        if not carried and is_stack and (_HOST in shape) == on_host:
-            total += arrays(shape)[0].num_bytes
-    return total
+        if not carried and is_stack:
+            array = arrays(shape)[0]
+            text = f"{array.dtype}[{','.join(map(str, array.dims))}]"
+            yield Stacked(text, array.num_bytes, _HOST in shape)

@@ -15,8 +15,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from profiling.chips import Slice
-from profiling.hlo import Collective
+from podium.aot.chips import Slice
+from podium.aot.hlo import Collective
 
 DCN = "dcn"
 

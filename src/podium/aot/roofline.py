@@ -16,8 +16,9 @@ import collections
 import dataclasses
 from collections.abc import Iterable
 
-from profiling.chips import Chip
-from profiling.hlo import (
+from podium.aot.chips import Chip
+from podium.aot.grid import Grid
+from podium.aot.hlo import (
     Collective,
     Compute,
     Done,
@@ -28,7 +29,7 @@ from profiling.hlo import (
     Program,
     Start,
 )
-from profiling.network import DCN, Network
+from podium.aot.network import DCN, Network
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -80,7 +81,11 @@ class CollectiveRow:
     is_async: bool
     secs: float = 0.0  # on the links, all executions
     exposed_secs: float = 0.0  # the core waited
+    between_secs: float = 0.0  # the core computed from its start to its end
+    mesh_axes: str = ""  # see Grid.axes; '' too where no mesh is known
     op_name: str = ""
+    stack_frame: int = 0
+    num_arrays: int = 1
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -100,9 +105,9 @@ class Roofline:
         return useful_flops / chip.device_peak_flops / secs
 
 
-def roofline(program: Program, network: Network) -> Roofline:
-    """Replays the schedule of one step."""
-    replay = _Replay(network)
+def roofline(program: Program, network: Network, grid: Grid | None = None) -> Roofline:
+    """Replays the schedule of one step; `grid` names the axes of its collectives."""
+    replay = _Replay(network, grid)
     times = replay.run(program.events, _Clock(), 1)
     rows = sorted(replay.rows.values(), key=lambda r: -(r.exposed_secs + r.secs))
     return Roofline(
@@ -115,6 +120,7 @@ class _Clock:
 
     def __init__(self):
         self.now = 0.0
+        self.computed = 0.0  # of it, what was no waiting
         self.free: dict = {}
         self.delays: dict = collections.defaultdict(float)  # by others, so far
 
@@ -142,8 +148,9 @@ class _Clock:
 
 
 class _Replay:
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, grid: Grid | None):
         self.network = network
+        self.grid = grid
         self.chip = network.where.chip
         self.rows: dict[str, CollectiveRow] = {}
         self.unknown: set[str] = set()
@@ -154,7 +161,9 @@ class _Replay:
         for event in events:
             match event:
                 case Compute() | Kernel():
-                    clock.now += self._compute(event, total)
+                    secs = self._compute(event, total)
+                    clock.now += secs
+                    clock.computed += secs
                 case Loop():
                     self._loop(event, clock, runs, total)
                 case Collective():
@@ -165,12 +174,15 @@ class _Replay:
                 case Start():
                     end, links = self._depart(event.transfer, clock, runs, total)
                     on_time = end - clock.delay(links)
-                    arrives[event.key] = (on_time, links, event.transfer.name)
+                    name = event.transfer.name
+                    arrives[event.key] = (on_time, links, clock.computed, name)
                 case Done() if event.key in arrives:
-                    on_time, links, name = arrives.pop(event.key)
+                    on_time, links, computed, name = arrives.pop(event.key)
                     wait = max(0.0, on_time + clock.delay(links) - clock.now)
                     total.exposed_secs += wait
-                    self.rows[name].exposed_secs += runs * wait
+                    row = self.rows[name]
+                    row.exposed_secs += runs * wait
+                    row.between_secs += runs * (clock.computed - computed)
                     clock.now += wait
         return total
 
@@ -180,11 +192,12 @@ class _Replay:
             return
         total.add(self.run(loop.body, clock, runs))
         if loop.trips > 1:
-            before = clock.now
+            before, computed = clock.now, clock.computed
             steady = self.run(loop.body, clock, runs * (loop.trips - 1))
             total.add(steady, loop.trips - 1)
             skipped = (clock.now - before) * (loop.trips - 2)
             clock.now += skipped
+            clock.computed += (clock.computed - computed) * (loop.trips - 2)
             clock.free = {link: t + skipped for link, t in clock.free.items()}
 
     def _compute(self, event: Compute | Kernel, total: Times) -> float:
@@ -231,12 +244,22 @@ class _Replay:
                 count=0,
                 crosses_slices=transfer.crosses_slices,
                 is_async=c.is_async,
+                mesh_axes=self._axes(c),
                 op_name=c.op_name,
+                stack_frame=c.stack_frame,
+                num_arrays=c.num_arrays,
             ),
         )
         row.count += runs
         row.secs += runs * transfer.secs
         return end, transfer.links
+
+    def _axes(self, c: Collective) -> str:
+        if self.grid is None:
+            return ""
+        return (
+            self.grid.axes_across_slices() if c.over_dcn else self.grid.axes(c.groups)
+        )
 
     def _host(
         self, c: HostCopy, clock: _Clock, runs: int, total: Times

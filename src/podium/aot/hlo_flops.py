@@ -11,7 +11,7 @@ import functools
 import math
 import re
 
-from profiling.hlo_text import Array, Computation, Instruction
+from podium.aot.hlo_text import Array, Computation, Instruction
 
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
