@@ -37,6 +37,12 @@ def test_a_fusion_has_the_compilers_cycles_and_exact_matmul_operations(by_name):
     assert by_name["norm"][1].flops == 0
 
 
+def test_a_copy_on_the_device_that_the_core_makes_itself_takes_its_cycles(by_name):
+    times, copy = by_name["copy.1"]
+    assert isinstance(copy, Compute)
+    assert (times, copy.cycles, copy.flops) == (1, 70, 0)
+
+
 def test_attention_kernels_count_the_pairs_that_causality_leaves(by_name):
     times, kernel = by_name["splash_mha_fwd_residuals.1"]
     assert isinstance(kernel, Kernel)
