@@ -70,6 +70,12 @@ def test_collectives_in_every_form(
     assert (c.is_async, times) == (is_async, count)
 
 
+def test_what_another_core_runs_ends_where_it_ends():
+    computations = parse(TEXT).computations
+    assert len(computations["on_sparsecore"].instructions) == 1
+    assert len(computations["matmul"].instructions) == 4
+
+
 def test_a_collective_carried_by_fusions_starts_once_and_ends_once():
     events = read(TEXT).events
     keys = [e.key for e in events if not isinstance(e, Compute | Loop | Collective)]
