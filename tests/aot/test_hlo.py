@@ -37,6 +37,12 @@ def test_a_fusion_has_the_compilers_cycles_and_exact_matmul_operations(by_name):
     assert by_name["norm"][1].flops == 0
 
 
+def test_a_copy_on_the_device_that_the_core_makes_itself_takes_its_cycles(by_name):
+    times, copy = by_name["copy.1"]
+    assert isinstance(copy, Compute)
+    assert (times, copy.cycles, copy.flops) == (1, 70, 0)
+
+
 def test_attention_kernels_count_the_pairs_that_causality_leaves(by_name):
     times, kernel = by_name["splash_mha_fwd_residuals.1"]
     assert isinstance(kernel, Kernel)
@@ -62,6 +68,12 @@ def test_collectives_in_every_form(
     assert isinstance(c, Collective)
     assert (c.kind, c.num_bytes, c.groups.size) == (kind, num_bytes, size)
     assert (c.is_async, times) == (is_async, count)
+
+
+def test_what_another_core_runs_ends_where_it_ends():
+    computations = parse(TEXT).computations
+    assert len(computations["on_sparsecore"].instructions) == 1
+    assert len(computations["matmul"].instructions) == 4
 
 
 def test_a_collective_carried_by_fusions_starts_once_and_ends_once():

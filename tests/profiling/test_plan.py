@@ -5,6 +5,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -87,6 +88,20 @@ def test_collectives_come_with_kind_bytes_network_count_and_what_is_exposed(smal
     assert {row["group_size"] for row in found["collectives"]} <= {1, 2, 4}
     assert not any(row["crosses_slices"] for row in found["collectives"])
     assert any(row["count"] == 3 for row in found["collectives"])  # once a layer
+
+
+@needs_compiler
+def test_no_rounded_copy_of_all_layers_is_kept_through_the_step(small):
+    """The loops over the 3 layers carry float32 weights, and block inputs of 256 tokens."""
+    path, _ = small
+    hlo = path / "step.hlo"
+    done = plan(path, "--topology=v5e-4", "--json", f"--hlo={hlo}")
+    assert done.returncode == 0, done.stderr
+    loops = re.findall(r"= \((.*)\) while\(", hlo.read_text())
+    carried = {
+        shape for loop in loops for shape in re.findall(r"bf16\[3,[\d,]*\]", loop)
+    }
+    assert carried == {"bf16[3,2,256,512]"}
 
 
 @needs_compiler

@@ -197,7 +197,7 @@ class _Reader:
             yield Done(i.operands[0])
         elif i.opcode in _COPIES and _HOST in i.shape:
             yield Start(i.name, _host_copy(i, computation))
-        elif i.opcode.removesuffix("-done") + "-start" in _COPIES:
+        elif i.opcode.endswith("-done") and i.opcode[:-5] + "-start" in _COPIES:
             yield Done(i.operands[0])  # of a copy on the device: no start, no wait
         elif kind := _kind(i.opcode, "-start"):
             is_async = i.opcode.endswith("-start")

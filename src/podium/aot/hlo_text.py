@@ -28,8 +28,6 @@ _BYTES = {
 }
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\]")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
-# Also '}, execution_thread="sparsecore"'.
-_END = re.compile(r"^\}(, execution_thread=\S*)?\s*$")
 _DEFINITION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(
@@ -176,7 +174,7 @@ def parse(text: str) -> Module:
             if header := _HEADER.match(line):
                 name, found = header[2], {}
                 entry = name if header[1] else entry
-        elif _END.match(line):
+        elif _closes(line):
             computations[name] = Computation(name, found)
             name = None
         elif definition := _DEFINITION.match(line):
@@ -214,16 +212,21 @@ def _joined(text: str):
     """Lines; an attribute that holds line breaks is joined to its instruction."""
     pending, is_inside = None, False
     for line in text.splitlines():
-        ends = _END.match(line)
-        if is_inside and not (ends or _DEFINITION.match(line)):
+        starts = _DEFINITION.match(line) or _closes(line)
+        if is_inside and not starts:
             pending = f"{pending} {line}"
             continue
         if pending is not None:
             yield pending
         pending = line
-        is_inside = bool(_HEADER.match(line)) or (is_inside and not ends)
+        is_inside = bool(_HEADER.match(line)) or (is_inside and not _closes(line))
     if pending is not None:
         yield pending
+
+
+def _closes(line: str) -> bool:
+    """'}', or '}, execution_thread="sparsecore"' of what another core runs."""
+    return line.rstrip() == "}" or line.startswith("}, execution_thread=")
 
 
 def _instruction(definition: re.Match, rest: str) -> Instruction:

@@ -28,8 +28,35 @@ def linear(x: Array, weight: nnx.Param | Array, num_contracted: int = 1) -> Arra
     [B, T, N, H] x [N, H, D] -> [B, T, D].
     """
     width = _width(weight, num_contracted)
-    out = _linear(num_contracted, width, x, weight[...].astype(x.dtype))
+    out = _linear(num_contracted, width, x, _cast(weight[...], x.dtype))
     return checkpoint_name(out, "linear")  # what remat="dots" saves
+
+
+def _cast(w: Array, dtype: jnp.dtype) -> Array:
+    """A weight in the activations' type."""
+    is_rounded = w.dtype == jnp.float32 and dtype != jnp.float32
+    if is_rounded and current_platform() == "tpu":
+        return _cast_here(w, dtype)
+    return w.astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _cast_here(w: Array, dtype: jnp.dtype) -> Array:
+    """The cast of a float32 weight that XLA:TPU leaves inside a loop over layers.
+
+    It sees that the loop only rounds the stacked weights, rounds all of them before it
+    and keeps that copy through the backward pass: two bytes a parameter. It does not
+    look through integers; the barrier keeps it from cancelling there and back.
+    """
+    bits = jax.lax.bitcast_convert_type(w, jnp.uint32)
+    bits = jax.lax.optimization_barrier(bits)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(dtype)
+
+
+_cast_here.defvjp(
+    lambda w, dtype: (_cast_here(w, dtype), None),
+    lambda dtype, _, g: (g.astype(jnp.float32),),  # of a cast; integers have none
+)
 
 
 Width = Literal["in", "out"]  # on which side of a weight the model's width lies, alone

@@ -1,0 +1,44 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Podium's own train step for a slice that is not there, as the trainer compiles it.
+
+maxtext_compare.py makes the environment and calls this:
+  $ENVS/podium/bin/python benchmarks/peers/podium_aot.py OUT ROW VARIANT
+
+Writes OUT.hlo.gz and OUT.json; ROW and VARIANT are those of maxtext_rows.py.
+"""
+
+import sys
+from pathlib import Path
+
+import aot_result
+
+aot_result.without_tpus()
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from benchmarks import maxtext_rows
+from podium.aot import compile as aot
+from podium.aot.chips import parse_slice
+from podium.trainer.compiler_options import compiler_options
+from podium.trainer.setup import setup
+
+
+def main() -> None:
+    out, name, variant = sys.argv[1:]
+    row = maxtext_rows.ROWS[name]
+    devices = aot.devices(parse_slice(row.topology))
+    parts = setup(row.podium[variant], devices)
+    facts = {
+        "packages": aot_result.versions("podium", "jax", "libtpu", "flax"),
+        "places": aot_result.places(parts.mesh.devices.flat),
+        "mesh": {k: v for k, v in parts.mesh.shape.items() if v > 1},
+        "params": aot_result.count(parts.layout.shapes.params),
+        "dtypes": aot_result.dtypes(parts.layout.abstract()),
+    }
+    options = compiler_options(devices[0])
+    compiled = aot.lower(parts).compile(compiler_options=options or None)
+    aot_result.write(out, compiled, facts)
+
+
+if __name__ == "__main__":
+    main()
