@@ -56,7 +56,7 @@ def stacked_bytes(module: Module, *, on_host: bool = False) -> int:
 def _stacked_in(module: Module, computation: Computation, on_host: bool) -> int:
     total = 0
     for loop in computation.instructions.values():
-        if loop.opcode != "while" or "transpose(" in loop.op_name:
+        if loop.opcode != "while":
             continue
         body = module.computations[loop.called["body"]]
         total += _stacked(loop, body, on_host) + _stacked_in(module, body, on_host)
@@ -78,6 +78,10 @@ def _stacked(loop: Instruction, body: Computation, on_host: bool) -> int:
         is_stack = "dynamic-update-slice" in f"{new.opcode} {new.name}" or (
             "dynamic_update_slice" in new.op_name
         )
-        if not carried and is_stack and (_HOST in shape) == on_host:
+        # A backward loop stacks gradients; only their own names are sure to say so.
+        is_gradient = "transpose(" in f"{loop.op_name} {new.op_name}"
+        if carried or is_gradient or not is_stack:
+            continue
+        if (_HOST in shape) == on_host:
             total += arrays(shape)[0].num_bytes
     return total

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from podium.sharding.constrain import current_rules
@@ -91,12 +92,16 @@ def _local(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD, act, fir
     order_R = jnp.argsort(expert_R, stable=True)
     sizes_E = jnp.bincount(expert_R, length=E + 1)[:E].astype(jnp.int32)
     x_RD = sorted_copies(x_BTD.reshape(B * T, D), order_R, k)
+    x_RD = checkpoint_name(x_RD, "expert_input")
     # Rows past the last group mean nothing: an implementation may leave them unset.
     used_R1 = (jnp.arange(B * T * k) < jnp.sum(sizes_E))[:, None]
     gate_RF = jax.lax.ragged_dot(x_RD, gate_EDF, sizes_E)
+    gate_RF = checkpoint_name(gate_RF, "expert_gate")
     up_RF = jax.lax.ragged_dot(x_RD, up_EDF, sizes_E)
+    up_RF = checkpoint_name(up_RF, "expert_up")
     h_RF = jnp.where(used_R1, act(gate_RF) * up_RF, 0)
     y_RD = jnp.where(used_R1, jax.lax.ragged_dot(h_RF, down_EFD, sizes_E), 0)
+    y_RD = checkpoint_name(y_RD, "expert_out")
     y_nkD = unsorted(y_RD, order_R).reshape(B * T, k, D)
     weights_nk = jnp.where(is_here_R, weights_BTk.reshape(-1), 0.0).reshape(-1, k)
     y_nD = jnp.einsum("nk,nkD->nD", weights_nk, y_nkD.astype(jnp.float32))
