@@ -22,7 +22,7 @@ def memory(s: Shares) -> dict[str, float]:
     params = s.params()
     found = {
         "parameters": FLOAT32 * params,
-        "optimizer": _moments(s) * FLOAT32 * s.params("opt_embed"),
+        "optimizer": 0.0 if is_state_on_host(s) else state_bytes(s),
         "gradients": FLOAT32 * params,
         "activations": s.cfg.model.num_layers * saved_per_layer(s),
         "temporaries": _temporaries(s),
@@ -30,6 +30,16 @@ def memory(s: Shares) -> dict[str, float]:
     if s.cfg.optim.ema_decay is not None:
         found["averaged_weights"] = FLOAT32 * s.params("opt_embed")
     return found
+
+
+def is_state_on_host(s: Shares) -> bool:
+    """Whether moments wait in the host's memory."""
+    return s.cfg.optim.state_memory == "host"
+
+
+def state_bytes(s: Shares) -> float:
+    """Bytes of a device's moments."""
+    return _moments(s) * FLOAT32 * s.params("opt_embed")
 
 
 def _moments(s: Shares) -> int:
@@ -145,7 +155,13 @@ def _backward_set(s: Shares) -> float:
 
 
 def host_bytes(s: Shares) -> float:
-    """Bytes of a device's activations that wait in its host's memory."""
+    """Bytes of a device's activations and moments that wait in its host's memory."""
+    state = state_bytes(s) if is_state_on_host(s) else 0.0
+    return state + host_activations(s)
+
+
+def host_activations(s: Shares) -> float:
+    """Bytes of a micro-batch's activations that wait there."""
     names = kept(s.cfg.model.remat)
     if names is None:
         return 0.0

@@ -17,7 +17,12 @@ from typing import NamedTuple
 
 from podium.config_remat import LINEAR, kept
 from profiling.chips import Slice
-from profiling.estimate_memory import compute_bytes, host_bytes
+from profiling.estimate_memory import (
+    compute_bytes,
+    host_activations,
+    is_state_on_host,
+    state_bytes,
+)
 from profiling.placement import Placement, place
 from profiling.shares import Shares
 
@@ -101,10 +106,16 @@ def times(s: Shares, where: Slice) -> Times:
     return Times(
         compute_secs=parts * (L * compute + head),
         exposed_secs=parts * (L * exposed + exposed_head),
-        optimizer_secs=update / hbm,
+        optimizer_secs=max(update / hbm, _state_copies_secs(s, where)),
         ici_secs=parts * (L * (sync + hidden) + head_sync + head_async),
         dcn_secs=parts * L * layer.dcn_secs(),
     )
+
+
+def _state_copies_secs(s: Shares, where: Slice) -> float:
+    """Moments from the host and, at the same time, back."""
+    rate = where.chip.host_bytes_per_sec / where.chip.devices_per_chip
+    return state_bytes(s) / rate if is_state_on_host(s) else 0.0
 
 
 def _across(s: Shares, where: Slice) -> dict[str, int]:
@@ -269,5 +280,5 @@ class _Layer:
     def _host(self) -> float:
         """Copies to and from the host's memory."""
         s, chip = self.s, self.where.chip
-        per_layer = host_bytes(s) / s.cfg.model.num_layers
+        per_layer = host_activations(s) / s.cfg.model.num_layers
         return per_layer * chip.devices_per_chip / chip.host_bytes_per_sec

@@ -11,7 +11,7 @@ logits, weights in the compute type.
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 from profiling.hlo_text import Computation, Instruction, Module, arrays, parse
 
@@ -33,8 +33,17 @@ def split(parts: Any, hlo: str, peak_bytes: int) -> dict[str, int]:
     return found
 
 
-def tree_bytes(shapes: Any, shardings: Any) -> int:
-    """Bytes of a tree of arrays on one device."""
+def on_host(parts: Any, host_bytes: int) -> dict[str, int]:
+    """Bytes per device in the host's memory under each heading; they sum to the whole."""
+    layout = parts.layout
+    state = tree_bytes(layout.shapes.opt_state, layout.shardings.opt_state, "host")
+    return {"optimizer": state, "activations": host_bytes - state}
+
+
+def tree_bytes(
+    shapes: Any, shardings: Any, memory: Literal["device", "host"] = "device"
+) -> int:
+    """Bytes of a tree of arrays in the memory of one device, or for it on the host."""
     import jax
 
     return sum(
@@ -42,6 +51,7 @@ def tree_bytes(shapes: Any, shardings: Any) -> int:
         for shape, sharding in zip(
             jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True
         )
+        if (sharding.memory_kind == "pinned_host") == (memory == "host")
     )
 
 

@@ -113,6 +113,8 @@ def make_report(cfg: TrainConfig, *, compile_step: bool = True) -> dict[str, Any
         "gradients": sum(t["bytes"] for t in tensors),
         "optimizer": _tree_bytes(shapes.opt_state, shardings.opt_state),
     }
+    if hosted := _tree_bytes(shapes.opt_state, shardings.opt_state, on_host=True):
+        total["optimizer_on_host"] = hosted
     if shapes.ema is not None:
         total["averaged_weights"] = _tree_bytes(shapes.ema, shardings.ema)
     if compile_step:
@@ -128,7 +130,10 @@ def make_report(cfg: TrainConfig, *, compile_step: bool = True) -> dict[str, Any
         },
         "params": sum(math.prod(t["shape"]) for t in tensors),
         "tensors": tensors,
-        "bytes_per_device": {**total, "total": sum(total.values())},
+        "bytes_per_device": {
+            **total,
+            "total": sum(total.values()) - total.get("optimizer_on_host", 0),
+        },
     }
 
 
@@ -136,7 +141,7 @@ def _temporary_bytes(parts: Any) -> int:
     return int(parts.compile_step().memory_analysis().temp_size_in_bytes)
 
 
-def _tree_bytes(shapes: Any, shardings: Any) -> int:
+def _tree_bytes(shapes: Any, shardings: Any, *, on_host: bool = False) -> int:
     import jax
 
     return sum(
@@ -144,6 +149,7 @@ def _tree_bytes(shapes: Any, shardings: Any) -> int:
         for shape, sharding in zip(
             jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True
         )
+        if (sharding.memory_kind == "pinned_host") == on_host
     )
 
 

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from podium.config_model import ModelConfig
 from podium.models import bind
 from podium.sharding.rules import ShardingRules
+from podium.trainer.update import on_host
 
 
 @jax.tree_util.register_dataclass
@@ -63,8 +64,10 @@ def layout(
     rules: ShardingRules,
     *,
     use_ema: bool,
+    state_memory: str = "device",
 ) -> StateLayout:
-    """Where every leaf lives. Optimizer moments lie as their parameter does."""
+    """Where every leaf lives. Optimizer moments lie as their parameter does, on the
+    device or in its host's memory."""
     param_shardings = param_layout(model, rules)
     moment_shardings = param_layout(model, rules, embed="opt_embed")
     shapes = jax.eval_shape(lambda p: new_state(p, optimizer, use_ema), model.shapes)
@@ -85,7 +88,7 @@ def layout(
         for i in range(len(names)):
             shape, sharding = of_param.get(names[i:], (None, replicated))
             if leaf.shape == shape:
-                return sharding
+                return on_host(sharding) if state_memory == "host" else sharding
         return replicated
 
     opt_shardings = jax.tree.map_with_path(moment, shapes.opt_state)
