@@ -109,7 +109,8 @@ def compile_step(
             raise
         raise DoesNotFitError(needed_bytes(str(error))) from None
     memory = compiled.memory_analysis()
-    peak = int(memory.peak_memory_in_bytes)
+    # jax counts arguments on the host in the peak too, temporaries there not.
+    peak = int(memory.peak_memory_in_bytes - memory.host_argument_size_in_bytes)
     host_temporaries = int(memory.host_temp_size_in_bytes)
     host = host_temporaries + int(memory.host_argument_size_in_bytes)
     if host_temporaries >= peak:

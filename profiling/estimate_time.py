@@ -77,7 +77,7 @@ def recomputed(s: Shares) -> Again:
     return Again(
         qkv=0.0 if dots else qkv,
         attention=share("attention_out"),
-        out=0.0 if dots else share("out_proj"),
+        out=0.0 if dots or "block_middle" in names else share("out_proj"),
         mlp=0.0 if dots else share(*(["up"] if model.mlp.kind == "gelu" else _GATED)),
         experts=share("expert_gate", "expert_up"),
         sent=share("expert_input"),

@@ -88,9 +88,11 @@ def _stacked(loop: Instruction, body: Computation, on_host: bool) -> int:
         is_stack = "dynamic-update-slice" in f"{new.opcode} {new.name}" or (
             "dynamic_update_slice" in new.op_name
         )
-        # A backward loop stacks gradients; only their own names are sure to say so.
-        is_gradient = "transpose(" in f"{loop.op_name} {new.op_name}"
-        if carried or is_gradient or not is_stack:
+        # A backward loop stacks gradients, the update's loop weights; only what is
+        # stacked is sure to say so by its name.
+        names = f"{loop.op_name}{new.op_name}"
+        is_forward = not names or ("jvp(" in names and "transpose(" not in names)
+        if carried or not is_forward or not is_stack:
             continue
         if (_HOST in shape) == on_host:
             total += arrays(shape)[0].num_bytes

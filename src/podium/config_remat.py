@@ -72,7 +72,7 @@ def tensors(model: "ModelConfig") -> tuple[str, ...]:
         names += ["key", "value", "query_heads", "key_heads", "value_heads"]
     else:
         names += ["query", "key", "value"]
-    names += ["attention_out", "out_proj"]
+    names += ["attention_out", "out_proj", "block_middle"]
     mlps = [model.mlp] + ([model.dense_prefix.mlp] if model.dense_prefix else [])
     dense = [mlp for mlp in mlps if mlp.kind != "moe" or mlp.num_shared_experts]
     names += ["gate"] if any(mlp.kind != "gelu" for mlp in dense) else []

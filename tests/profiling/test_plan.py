@@ -83,8 +83,9 @@ def test_moments_and_block_inputs_on_the_host_are_not_on_the_device(small):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     moments = on_device["hbm_bytes"]["optimizer"]
-    assert found["hbm_bytes"]["optimizer"] < 100  # counts
-    assert found["host_bytes"]["optimizer"] == pytest.approx(moments, abs=100)
+    vectors = found["hbm_bytes"]["optimizer"]  # and counts
+    assert vectors < moments / 100
+    assert found["host_bytes"]["optimizer"] == moments - vectors
     assert found["hbm_bytes"]["activations"] == 0
     inputs = 3 * 2 * 256 * 512 * 2  # layers, rows, tokens, width, bytes
     assert on_device["hbm_bytes"]["activations"] == inputs

@@ -108,7 +108,7 @@ class Block(nnx.Module):
         branch_BTD = checkpoint_name(shard(branch_BTD, *RESIDUAL), "out_proj")
         if self.attention_post_norm is not None:
             branch_BTD = self.attention_post_norm(branch_BTD)
-        return shard(x_BTD + branch_BTD, *RESIDUAL)
+        return checkpoint_name(shard(x_BTD + branch_BTD, *RESIDUAL), "block_middle")
 
     def _add_mlp(self, x_BTD: Array, rows: Rows) -> tuple[Array, Routing | None]:
         inside_BTD, routing = shard(self.mlp_norm(x_BTD), *INSIDE), None

@@ -85,7 +85,13 @@ def _in_one_piece(
 def _layer_by_layer(
     rule: optax.GradientTransformation, grads: Any, old: Updatable, hosted: Any
 ) -> Updatable:
-    num = jax.tree.leaves(grads)[0].shape[0]
+    num, names = jax.tree.leaves(grads)[0].shape[0], set(old.params)
+    # All but counts, which are the same before every layer.
+    is_moment = jax.tree.map(
+        lambda node: jax.tree.map(lambda _: _is_dict_of(names, node), node),
+        old.rule_state,
+        is_leaf=lambda node: _is_dict_of(names, node),
+    )
 
     def layer(tree: Any, i: Any) -> Any:
         return jax.tree.map(
@@ -93,7 +99,7 @@ def _layer_by_layer(
         )
 
     def moments(state: Any, i: Any) -> Any:
-        return _arrive(_where(hosted, lambda x: layer(x, i), state), hosted)
+        return _arrive(_where(is_moment, lambda x: layer(x, i), state), hosted)
 
     def step(i: Array, carry: tuple[Updatable, Any, Any]):
         now, here, _ = carry
@@ -101,16 +107,17 @@ def _layer_by_layer(
         new = _apply(rule, layer(grads, i), Updatable(layer(now.params, i), here))
         leaving = _leave(new.rule_state, hosted)
         params = jax.tree.map(lambda x, y: _put(x, y, i), now.params, new.params)
-        state = _where(hosted, lambda x, y: _put(x, y, i), now.rule_state, leaving)
-        # A count is the same before every layer.
-        arriving = _where(hosted, lambda _, y: y, here, arriving)
+        state = _where(is_moment, lambda x, y: _put(x, y, i), now.rule_state, leaving)
         return Updatable(params, state), arriving, new.rule_state
 
     first = moments(old.rule_state, 0)
     # `after` is there for what counts: moments of the last layer, dropped.
     now, _, after = jax.lax.fori_loop(0, num, step, (old, first, first))
     state = jax.tree.map(
-        lambda is_host, x, y: x if is_host else y, hosted, now.rule_state, after
+        lambda is_of_layers, x, y: x if is_of_layers else y,
+        is_moment,
+        now.rule_state,
+        after,
     )
     return now._replace(rule_state=state)
 
@@ -124,9 +131,9 @@ def _put(x: Array, layer: Array, i: Array) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(x, layer, i, axis=0)
 
 
-def _where(hosted: Any, fn: Callable[..., Any], state: Any, *others: Any) -> Any:
+def _where(mask: Any, fn: Callable[..., Any], state: Any, *others: Any) -> Any:
     return jax.tree.map(
-        lambda is_host, x, *ys: fn(x, *ys) if is_host else x, hosted, state, *others
+        lambda is_one, x, *ys: fn(x, *ys) if is_one else x, mask, state, *others
     )
 
 
@@ -141,14 +148,16 @@ def _leave(state: Any, hosted: Any) -> Any:
 def _only(tree: Any, names: tuple[str, ...], part: tuple[str, ...]) -> Any:
     """Of every dict in `tree` that has the parameters' names, some of them."""
 
-    def is_params(node: Any) -> bool:
-        return isinstance(node, dict) and set(node) == set(names)
-
+    every = set(names)
     return jax.tree.map(
-        lambda node: {n: node[n] for n in part} if is_params(node) else node,
+        lambda node: {n: node[n] for n in part} if _is_dict_of(every, node) else node,
         tree,
-        is_leaf=is_params,
+        is_leaf=lambda node: _is_dict_of(every, node),
     )
+
+
+def _is_dict_of(names: set[str], node: Any) -> bool:
+    return isinstance(node, dict) and set(node) == names
 
 
 def _join(names: tuple[str, ...], parts: list[Any]) -> Any:
