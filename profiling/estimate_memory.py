@@ -86,7 +86,9 @@ def tensor_numbers(s: Shares) -> dict[str, float]:
     heads, kv_heads = a.num_heads / s.parts("heads"), a.num_kv_heads
     kv = kv_heads * a.head_dim / s.parts("kv_heads") * s.tokens
     residual, up = model.embed_dim * s.residual_tokens, s.mlp_width * s.tokens
-    found = dict.fromkeys((BLOCK_INPUT, "out_proj", "block_middle"), residual)
+    found: dict[str, float] = dict.fromkeys(
+        (BLOCK_INPUT, "out_proj", "block_middle"), residual
+    )
     # Without a norm behind it the backward pass has no use for the MLP's result.
     found["mlp_out"] = residual if model.norm_placement == "pre_and_post" else 0.0
     found |= {"query": heads * a.head_dim * s.tokens, "key": kv, "value": kv}
