@@ -26,7 +26,7 @@ from configs.families import llama_3_1_8b
 from podium.aot import compile as aot
 from podium.aot.chips import parse_slice
 from podium.config import DataConfig, MeshConfig, TrainConfig
-from podium.config_model import AttentionConfig, MlpConfig, ModelConfig, Remat
+from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from podium.models.flops import param_count
 from profiling.plan import make_plan
 
@@ -89,7 +89,7 @@ class Run:
         return self.tflops_per_sec * 1e12 / self.flops_per_token
 
 
-def gpt(layers: int, dim: int, heads: int, mlp_dim: int, remat: Remat) -> ModelConfig:
+def gpt(layers: int, dim: int, heads: int, mlp_dim: int, remat: str) -> ModelConfig:
     """MaxText's own decoder in 2023: heads of 256, MLP not gated, tied embeddings."""
     return ModelConfig(
         vocab_size=32_768,
@@ -102,7 +102,7 @@ def gpt(layers: int, dim: int, heads: int, mlp_dim: int, remat: Remat) -> ModelC
     )
 
 
-def llama(layers: int, dim: int, heads: int, mlp_dim: int, remat: Remat) -> ModelConfig:
+def llama(layers: int, dim: int, heads: int, mlp_dim: int, remat: str) -> ModelConfig:
     """Llama 3.1 of another size (arXiv:2407.21783, table 3)."""
     small = llama_3_1_8b()
     return dataclasses.replace(

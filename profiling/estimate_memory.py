@@ -10,6 +10,8 @@ gradient of the last one leaves), what is recomputed. Checked against compiled s
 """
 
 from podium.config import AdafactorConfig, AdamWConfig
+from podium.config_model import LatentAttentionConfig
+from podium.config_remat import BLOCK_INPUT, LINEAR, Kept, kept
 from profiling.shares import Shares
 
 FLOAT32 = 4  # bytes: parameters, moments, gradients, logits
@@ -20,7 +22,7 @@ def memory(s: Shares) -> dict[str, float]:
     params = s.params()
     found = {
         "parameters": FLOAT32 * params,
-        "optimizer": _moments(s) * FLOAT32 * s.params("opt_embed"),
+        "optimizer": 0.0 if is_state_on_host(s) else state_bytes(s),
         "gradients": FLOAT32 * params,
         "activations": s.cfg.model.num_layers * saved_per_layer(s),
         "temporaries": _temporaries(s),
@@ -28,6 +30,16 @@ def memory(s: Shares) -> dict[str, float]:
     if s.cfg.optim.ema_decay is not None:
         found["averaged_weights"] = FLOAT32 * s.params("opt_embed")
     return found
+
+
+def is_state_on_host(s: Shares) -> bool:
+    """Whether moments wait in the host's memory."""
+    return s.cfg.optim.state_memory == "host"
+
+
+def state_bytes(s: Shares) -> float:
+    """Bytes of a device's moments."""
+    return _moments(s) * FLOAT32 * s.params("opt_embed")
 
 
 def _moments(s: Shares) -> int:
@@ -45,28 +57,67 @@ def compute_bytes(s: Shares) -> int:
 
 def saved_per_layer(s: Shares) -> float:
     """Bytes that a layer of a micro-batch leaves in HBM for the backward pass."""
-    policy, a, D = s.cfg.model.remat, s.cfg.model.attention, s.cfg.model.embed_dim
-    heads = a.head_dim * a.num_heads / s.parts("heads")
-    qkv = heads + 2 * a.head_dim * a.num_kv_heads / s.parts("kv_heads")
-    block_input = D * s.residual_tokens
-    # Softmax sums are float32, two numbers of the compute type for each head and token.
-    attended = (heads + 2 * heads / a.head_dim) * s.tokens
-    is_gated = s.cfg.model.mlp.kind != "gelu"
-    wide = s.mlp_width * (2 if is_gated else 1)
-    linear = (qkv + wide) * s.tokens + 2 * D * s.residual_tokens
-    kept = {
-        "full": 0.0,
-        "qkv_on_host": 0.0,
-        "qkv": qkv * s.tokens,
-        "attention_out": attended,
-        "dots": linear,
+    names, numbers = kept(s.cfg.model.remat), tensor_numbers(s)
+    if names is None:
+        D, qkv = s.cfg.model.embed_dim, sum(numbers[n] for n in ("query", *_KV))
+        wide = numbers["up"] + numbers.get("gate", 0.0)
         # also norms' outputs, rotated q and k, the activation and its product
-        "none": linear
-        + attended
-        + _routed(s)
-        + (2 * D + qkv + (2 if is_gated else 1) * s.mlp_width) * s.tokens,
-    }[policy]
-    return compute_bytes(s) * (block_input + kept)
+        more = numbers["attention_out"] + _routed(s) + 2 * D * s.tokens + qkv + wide
+        kept_numbers = numbers[BLOCK_INPUT] + numbers[LINEAR] + more
+    else:
+        device = names.device | ({BLOCK_INPUT} - names.host)
+        kept_numbers = _sum(names, device, numbers)
+    return compute_bytes(s) * kept_numbers
+
+
+_KV = ("key", "value")
+_OF_LINEAR = (
+    "gate",
+    "up",
+    "out_proj",
+    "mlp_out",
+)  # named twice: as such, and as LINEAR
+
+
+def tensor_numbers(s: Shares) -> dict[str, float]:
+    """Numbers in each tensor that `model.remat` can name: one layer, one micro-batch,
+    one device. Experts are taken to be chosen evenly."""
+    model, a = s.cfg.model, s.cfg.model.attention
+    heads, kv_heads = a.num_heads / s.parts("heads"), a.num_kv_heads
+    kv = kv_heads * a.head_dim / s.parts("kv_heads") * s.tokens
+    residual, up = model.embed_dim * s.residual_tokens, s.mlp_width * s.tokens
+    found: dict[str, float] = dict.fromkeys(
+        (BLOCK_INPUT, "out_proj", "block_middle"), residual
+    )
+    # Without a norm behind it the backward pass has no use for the MLP's result.
+    found["mlp_out"] = residual if model.norm_placement == "pre_and_post" else 0.0
+    found |= {"query": heads * a.head_dim * s.tokens, "key": kv, "value": kv}
+    linear = sum(found[n] for n in ("query", *_KV))
+    if isinstance(a, LatentAttentionConfig):
+        found |= {f"{name}_heads": found[name] for name in ("query", *_KV)}
+        found["query"] = (a.q_lora_rank or 0) * s.tokens
+        found["key"] = a.qk_rope_head_dim * s.tokens
+        found["value"] = a.kv_lora_rank * s.tokens
+        linear += sum(found[n] for n in ("query", *_KV))
+    # Softmax sums are float32, two numbers of the compute type for each head and token.
+    found["attention_out"] = heads * (a.value_dim + 2) * s.tokens
+    found |= {"up": up} | ({"gate": up} if model.mlp.kind != "gelu" else {})
+    found[LINEAR] = linear + sum(found.get(n, 0.0) for n in _OF_LINEAR)
+    if s.moe is not None:
+        # Devices of an expert group gather each other's tokens, moe_dropless.py.
+        sent = s.tokens * s.moe.experts_per_token * s.parts("experts")
+        wide = sent * s.moe.dim / s.parts("mlp")
+        found |= {"expert_gate": wide, "expert_up": wide}
+        found |= dict.fromkeys(("expert_input", "expert_out"), sent * model.embed_dim)
+    return found
+
+
+def _sum(names: Kept, some: frozenset[str], numbers: dict[str, float]) -> float:
+    """Numbers in `some` of the kept tensors; what is named twice counts once."""
+    total = sum(numbers.get(name, 0.0) for name in some)
+    if LINEAR in some:
+        total -= sum(numbers.get(n, 0.0) for n in _OF_LINEAR if n in names)
+    return total
 
 
 def _routed(s: Shares) -> float:
@@ -106,10 +157,15 @@ def _backward_set(s: Shares) -> float:
 
 
 def host_bytes(s: Shares) -> float:
-    """Bytes of a device's activations that wait in its host's memory."""
-    if s.cfg.model.remat != "qkv_on_host":
+    """Bytes of a device's activations and moments that wait in its host's memory."""
+    state = state_bytes(s) if is_state_on_host(s) else 0.0
+    return state + host_activations(s)
+
+
+def host_activations(s: Shares) -> float:
+    """Bytes of a micro-batch's activations that wait there."""
+    names = kept(s.cfg.model.remat)
+    if names is None:
         return 0.0
-    a = s.cfg.model.attention
-    heads = a.num_heads / s.parts("heads") + 2 * a.num_kv_heads / s.parts("kv_heads")
-    per_layer = compute_bytes(s) * heads * a.head_dim * s.tokens
+    per_layer = compute_bytes(s) * _sum(names, names.host, tensor_numbers(s))
     return s.cfg.model.num_layers * per_layer

@@ -13,9 +13,16 @@ what `roofline.py` reads from a compiled step, and shares its conventions.
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 from podium.aot.chips import Slice
-from profiling.estimate_memory import compute_bytes, host_bytes
+from podium.config_remat import LINEAR, kept
+from profiling.estimate_memory import (
+    compute_bytes,
+    host_activations,
+    is_state_on_host,
+    state_bytes,
+)
 from profiling.placement import Placement, place
 from profiling.shares import Shares
 
@@ -42,16 +49,42 @@ class Times:
         return self.compute_secs + self.exposed_secs + self.optimizer_secs
 
 
-def recomputed(policy: str) -> tuple[bool, bool, bool, bool]:
-    """What the backward pass does again: q, k and v; attention; output; MLP."""
-    return {
-        "none": (False, False, False, False),
-        "dots": (False, True, False, False),
-        "qkv": (False, True, True, True),
-        "qkv_on_host": (False, True, True, True),
-        "attention_out": (True, False, True, True),
-        "full": (True, True, True, True),
-    }[policy]
+class Again(NamedTuple):
+    """What the backward pass computes a second time, as shares of the forward pass."""
+
+    qkv: float  # projections to q, k and v
+    attention: float
+    out: float  # attention's output projection
+    mlp: float  # gate and up
+    experts: float  # theirs
+    sent: float  # what brings tokens to experts
+
+
+def recomputed(s: Shares) -> Again:
+    """By `model.remat`; latent attention's heads count as the projections."""
+    names, model = kept(s.cfg.model.remat), s.cfg.model
+    if names is None:
+        return Again(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+    def share(*wanted: str) -> float:
+        missing = [n for n in wanted if n not in names]
+        return len(missing) / len(wanted)
+
+    latent = model.attention.kind == "latent"
+    heads = ("query", "key", "value")
+    qkv = share(*(f"{n}_heads" for n in heads)) if latent else share(*heads)
+    dots = LINEAR in names
+    return Again(
+        qkv=0.0 if dots else qkv,
+        attention=share("attention_out"),
+        out=0.0 if dots or "block_middle" in names else share("out_proj"),
+        mlp=0.0 if dots else share(*(["up"] if model.mlp.kind == "gelu" else _GATED)),
+        experts=share("expert_gate", "expert_up"),
+        sent=share("expert_input"),
+    )
+
+
+_GATED = ("gate", "up")
 
 
 def times(s: Shares, where: Slice) -> Times:
@@ -73,10 +106,16 @@ def times(s: Shares, where: Slice) -> Times:
     return Times(
         compute_secs=parts * (L * compute + head),
         exposed_secs=parts * (L * exposed + exposed_head),
-        optimizer_secs=update / hbm,
+        optimizer_secs=max(update / hbm, _state_copies_secs(s, where)),
         ici_secs=parts * (L * (sync + hidden) + head_sync + head_async),
         dcn_secs=parts * L * layer.dcn_secs(),
     )
+
+
+def _state_copies_secs(s: Shares, where: Slice) -> float:
+    """Moments from the host and, at the same time, back."""
+    rate = where.chip.host_bytes_per_sec / where.chip.devices_per_chip
+    return state_bytes(s) / rate if is_state_on_host(s) else 0.0
 
 
 def _across(s: Shares, where: Slice) -> dict[str, int]:
@@ -99,18 +138,19 @@ class _Layer:
     def compute_secs(self) -> float:
         """Forward, backward, and what is computed again."""
         s, chip = self.s, self.where.chip
-        qkv, attention, out, mlp = recomputed(s.cfg.model.remat)
+        again_of = recomputed(s)
         a, D = s.cfg.model.attention, s.cfg.model.embed_dim
         one = 2 * s.tokens * D * a.head_dim
         heads = a.num_heads / s.parts("heads")
         kv_heads = a.num_kv_heads / s.parts("kv_heads")
-        again = qkv * one * (heads + 2 * kv_heads) + out * one * heads
+        again = again_of.qkv * one * (heads + 2 * kv_heads)
+        again += again_of.out * one * heads
         all_mlp = s.projection_flops - 2 * one * (heads + kv_heads)
-        again += mlp * (all_mlp - s.down_flops)
+        again += again_of.mlp * (all_mlp - s.down_flops)
         dense = 3 * s.projection_flops + again
-        grouped = s.expert_flops * (3 + mlp * 2 / 3)
+        grouped = s.expert_flops * (3 + again_of.experts * 2 / 3)
         # Kernels count at peak, as in the roofline; backward is 7 matmuls to 2.
-        kernel = s.attention_flops * (1 + attention + 3.5)
+        kernel = s.attention_flops * (1 + again_of.attention + 3.5)
         peak = chip.device_peak_flops
         secs = (dense / EFFICIENCY[chip.name] + kernel + grouped) / peak
         return secs + self._elementwise_bytes() / (
@@ -121,8 +161,7 @@ class _Layer:
         """Norms, residuals, rotations, activations: arrays read and written beside
         the matmuls that they could not be joined to."""
         s, a, D = self.s, self.s.cfg.model.attention, self.s.cfg.model.embed_dim
-        _, _, _, mlp = recomputed(s.cfg.model.remat)
-        passes = 3 + (1 if mlp else 0)
+        passes = 3 + (1 if recomputed(s).mlp else 0)
         heads = a.head_dim * (a.num_heads + a.num_kv_heads) / s.parts("heads")
         numbers = s.residual_tokens * 4 * D + s.tokens * (2 * s.mlp_width + heads)
         if s.moe is not None:  # sorted, gathered and weighted copies
@@ -213,10 +252,10 @@ class _Layer:
         axes = s.axes("heads")
         if not axes:
             return 0.0
-        qkv, _, out, _ = recomputed(s.cfg.model.remat)
+        again = recomputed(s)
         rows = compute_bytes(s) * s.cfg.model.embed_dim * s.tokens
         # forward 4; backward 4, and inputs gathered again for the weights' gradients 2
-        return (10 + qkv + out) * self._gather(rows, axes)
+        return (10 + again.qkv + again.out) * self._gather(rows, axes)
 
     def _experts(self) -> float:
         """Tokens of an expert group, gathered and summed back, see moe_dropless.py."""
@@ -224,8 +263,7 @@ class _Layer:
         if s.moe is None or s.parts("experts") == 1:
             return 0.0
         rows = compute_bytes(s) * s.cfg.model.embed_dim * s.tokens * s.parts("experts")
-        mlp = recomputed(s.cfg.model.remat)[3]
-        return (4 + mlp) * self._gather(rows, s.axes("experts"))
+        return (4 + recomputed(s).sent) * self._gather(rows, s.axes("experts"))
 
     def _ring(self) -> float:
         """Keys and values once round the context axis forward, with gradients back."""
@@ -235,12 +273,12 @@ class _Layer:
             return 0.0
         heads = a.num_kv_heads / s.parts("kv_heads")
         kv = 2 * compute_bytes(s) * s.tokens * heads * a.head_dim
-        again = recomputed(s.cfg.model.remat)[1]
+        again = recomputed(s).attention
         rounds = s.parts("length") - 1
         return (3 + again) * kv * rounds / self.where.chip.link_bytes_per_sec
 
     def _host(self) -> float:
         """Copies to and from the host's memory."""
         s, chip = self.s, self.where.chip
-        per_layer = host_bytes(s) / s.cfg.model.num_layers
+        per_layer = host_activations(s) / s.cfg.model.num_layers
         return per_layer * chip.devices_per_chip / chip.host_bytes_per_sec

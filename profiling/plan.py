@@ -149,6 +149,7 @@ def make_plan(
     plan["hbm_bytes_per_chip"] = compiled.peak_bytes * where.chip.devices_per_chip
     plan["host_bytes_per_chip"] = compiled.host_bytes * where.chip.devices_per_chip
     plan["hbm_bytes"] = hbm.split(parts, compiled.hlo, compiled.peak_bytes)
+    plan["host_bytes"] = hbm.on_host(parts, compiled.host_bytes)
     plan |= _speed(cfg, where, parts, compiled)
     return plan | _price(plan, where, tokens or 20.0 * params)
 
@@ -180,6 +181,11 @@ def _speed(
             "all_ici": times.ici_secs,
             "all_dcn": times.dcn_secs,
             "all_host": times.host_secs,
+            "exposed_host": sum(
+                row.exposed_secs
+                for row in found.collectives
+                if row.kind in ("to host", "from host")
+            ),
             "hbm_at_most": times.hbm_bytes
             / (where.chip.hbm_bytes_per_sec / where.chip.devices_per_chip),
         },
@@ -253,6 +259,15 @@ def _print(plan: dict[str, Any]) -> None:
     for name, size in plan["hbm_bytes"].items():
         print(f"  {name.replace('_', ' '):<18}{size / gib:8.2f} GiB")
     secs = plan["secs"]
+    if held := plan["host_bytes_per_chip"]:
+        print(
+            f"On the host: {held / gib:.2f} GiB a chip, optimizer "
+            f"{plan['host_bytes']['optimizer'] / gib:.2f} and activations "
+            f"{plan['host_bytes']['activations'] / gib:.2f} a device; copies of "
+            f"{plan['host_copy_bytes'] / gib:.2f} GiB a step take "
+            f"{secs['all_host']:.3f} s, of which nothing hides "
+            f"{secs['exposed_host']:.3f}"
+        )
     print(
         f"Step of {plan['tokens_per_step']:,} tokens: at least "
         f"{plan['step_secs']:.3f} s = fusions {secs['fusions']:.3f} + kernels at peak "

@@ -72,8 +72,6 @@ def _all(cfg: TrainConfig, where: Slice) -> list[Estimated]:
 
 
 def _first(where: Slice, found: list[Estimated]) -> Iterator[tuple[Slice, Estimated]]:
-    # With activations on the host the compiler does not state the device's peak.
-    found = [e for e in found if e.candidate.remat != "qkv_on_host"]
     yield from ((where, e) for e in found[:1])
 
 

@@ -12,16 +12,28 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import get_args
 
 from podium.aot.chips import Slice
 from podium.config import MeshConfig, SlicesConfig, TrainConfig
-from podium.config_model import MoeConfig, Remat
+from podium.config_model import MoeConfig
 from podium.models import flops
 from profiling.estimate_memory import memory
 from profiling.estimate_time import times
 from profiling.indivisible import indivisible
 from profiling.shares import shares
+
+# `model.remat` as the search varies it: from all kept to nothing but block inputs; then
+# what frees the device of these too, or spares work at the cost of the host's link.
+REMATS = (
+    "none",
+    "dots",
+    "attention_out",
+    "qkv",
+    "full",
+    "qkv:host",
+    "block_input:host",
+    "block_input:host,qkv:host,attention_out:host",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +41,7 @@ class Candidate:
     """What a layout changes in a config."""
 
     mesh: MeshConfig
-    remat: Remat
+    remat: str
     grad_accum_steps: int
 
     def apply(self, cfg: TrainConfig) -> TrainConfig:
@@ -111,7 +123,7 @@ def candidates(cfg: TrainConfig, where: Slice) -> Iterator[Candidate]:
         rows = math.prod(mesh.sizes()[axis] for axis in cfg.sharding.batch)
         # At least a row a device; a mesh that cannot have that is one candidate.
         steps = [n for n in counts if n * rows <= cfg.global_batch_seqs] or [1]
-        for remat, count in itertools.product(get_args(Remat), steps):
+        for remat, count in itertools.product(REMATS, steps):
             yield Candidate(mesh=mesh, remat=remat, grad_accum_steps=count)
 
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The picture of a search: memory against step time, and the frontier between them."""
 
-from typing import Any, get_args
+from typing import Any
 
-from podium.config_model import Remat
+from profiling.search import REMATS
 
 GIB = 2**30
 
@@ -21,7 +21,7 @@ def plot(found: dict[str, Any], path: str) -> None:
     figure, axes = plt.subplots(figsize=(9, 5.5), dpi=150, layout="constrained")
     points = [row for row in found["candidates"] if row["step_secs"]]
     palette = mpl.colormaps["tab10"]
-    colors = {remat: palette(i) for i, remat in enumerate(get_args(Remat))}
+    colors = {remat: palette(i) for i, remat in enumerate(REMATS)}
     over = [row for row in points if not row["fits"]]
     axes.scatter(*_xy(over), s=7, color="0.85", zorder=1, label="out of memory")
     for remat, color in colors.items():

@@ -12,7 +12,8 @@ from podium import cli
 
 ROOT = pathlib.Path("src/podium")
 # Who may import whom: folder or file -> what it may name. Read it top to bottom.
-BASE = {"config", "config_dict", "config_model", "config_override", "errors", "cli"}
+BASE = {"config", "config_dict", "config_model", "config_override", "config_remat"}
+BASE |= {"errors", "cli"}
 ALLOWED = {
     "sharding": BASE | {"sharding"},
     "models": BASE | {"sharding", "models"},
@@ -21,7 +22,8 @@ ALLOWED = {
     "aot": BASE | {"sharding", "input", "trainer", "aot"},
 }
 WITHOUT_JAX = [
-    *("config", "config_dict", "config_model", "config_override", "config_setting"),
+    *("config", "config_dict", "config_model", "config_override", "config_remat"),
+    "config_setting",
     *("errors", "cli", "platforms", "resume", "processes"),
 ]
 

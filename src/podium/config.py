@@ -127,9 +127,21 @@ class OptimConfig:
     clip_norm: float | None = setting(
         1.0, "global L2 norm of the gradient; None: off", above=0.0
     )
+    state_memory: Literal["device", "host"] = setting(
+        "device",
+        "where moments wait between steps; host: they come layer by layer, when updated",
+    )
     ema_decay: float | None = setting(
         None, "keep an average of the weights, used by eval; None: off", low=0, below=1
     )
+
+    def __post_init__(self):
+        is_small = isinstance(self.optimizer, AdafactorConfig)
+        if is_small and self.state_memory == "host":
+            raise ConfigError(
+                "optim.state_memory is 'host', but adafactor keeps means of rows and "
+                "columns alone, which take no room; use 'device'"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

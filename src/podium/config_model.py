@@ -5,10 +5,10 @@
 import dataclasses
 from typing import Literal
 
+from podium.config_remat import check_remat
 from podium.config_setting import setting
 from podium.errors import ConfigError
 
-Remat = Literal["none", "full", "dots", "qkv", "attention_out", "qkv_on_host"]
 Dtype = Literal["float32", "bfloat16"]
 AttentionName = Literal["auto", "xla", "cudnn", "splash"]
 ContextName = Literal["ring", "all_to_all"]
@@ -403,8 +403,10 @@ class ModelConfig:
     )
     init_std: float = setting(0.02, "standard deviation of initial kernels", above=0.0)
     dtype: Dtype = setting("bfloat16", "compute type; parameters are float32")
-    remat: Remat = setting(
-        "none", "what the backward pass recomputes: full keeps block inputs only"
+    remat: str = setting(
+        "none",
+        "what the backward pass finds kept, the rest it computes again: none (all), full "
+        "(block inputs), dots, qkv, or tensors; ':host' behind one keeps it there",
     )
     layer_loop: Literal["scan", "unroll"] = setting(
         "scan",
@@ -431,6 +433,7 @@ class ModelConfig:
                 "model.attention.kind='latent' has channels for RoPE; it needs "
                 f"model.position.kind='rope', not {self.position.kind!r}"
             )
+        check_remat(self)
         repeats, (stacked, _) = self.pipeline.repeats, divmod(*self._depth())
         if stacked % repeats:
             raise ConfigError(

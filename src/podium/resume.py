@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "profile",
     "sample",
     "loss.chunk_tokens",
+    "optim.state_memory",
     "model.remat",
     "model.layer_loop",
     "model.pipeline.microbatches",

@@ -144,6 +144,8 @@ def make_report(
         "gradients": sum(t["bytes"] for t in tensors),
         "optimizer": _tree_bytes(shapes.opt_state, shardings.opt_state),
     }
+    if hosted := _tree_bytes(shapes.opt_state, shardings.opt_state, on_host=True):
+        total["optimizer_on_host"] = hosted
     if shapes.ema is not None:
         total["averaged_weights"] = _tree_bytes(shapes.ema, shardings.ema)
     placed = []
@@ -160,7 +162,10 @@ def make_report(
         "params": sum(math.prod(t["shape"]) for t in tensors),
         "tensors": tensors,
         "activations": [dataclasses.asdict(place) for place in placed],
-        "bytes_per_device": {**total, "total": sum(total.values())},
+        "bytes_per_device": {
+            **total,
+            "total": sum(total.values()) - total.get("optimizer_on_host", 0),
+        },
     }
 
 
@@ -211,7 +216,7 @@ def _compiled(
     }
 
 
-def _tree_bytes(shapes: Any, shardings: Any) -> int:
+def _tree_bytes(shapes: Any, shardings: Any, *, on_host: bool = False) -> int:
     import jax
 
     return sum(
@@ -219,6 +224,7 @@ def _tree_bytes(shapes: Any, shardings: Any) -> int:
         for shape, sharding in zip(
             jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True
         )
+        if (sharding.memory_kind == "pinned_host") == on_host
     )
 
 

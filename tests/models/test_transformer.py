@@ -1,6 +1,6 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold for any model: causality, packing, remat, loops, decoding, types."""
+"""What must hold for any model: causality, packing, decoding, types."""
 
 import dataclasses
 
@@ -82,78 +82,6 @@ def test_a_packed_row_equals_its_documents_alone(name):
     )
     np.testing.assert_allclose(packed[:, :7], forward(cfg, params, a), atol=3e-5)
     np.testing.assert_allclose(packed[:, 7:12], forward(cfg, params, b), atol=3e-5)
-
-
-REMAT_CONFIG = tiny("qwen_3_8b", num_layers=2)
-
-
-def loss_and_gradients(cfg):
-    tokens = draw_tokens(cfg, (2, T))
-    positions = jnp.tile(jnp.arange(T, dtype=jnp.int32), (2, 1))
-
-    def loss(params):
-        model = bind(abstract(cfg).graphdef, params)
-        hidden = model(tokens, positions, jnp.ones_like(tokens))
-        return jnp.mean(model.logits(hidden) ** 2)
-
-    return jax.jit(jax.value_and_grad(loss))(random_params(cfg))
-
-
-@pytest.fixture(scope="module")
-def plain_gradients():
-    return loss_and_gradients(REMAT_CONFIG)
-
-
-@pytest.mark.parametrize(
-    ("remat", "layer_loop"),
-    [
-        ("full", "scan"),
-        ("dots", "scan"),
-        ("qkv", "unroll"),
-        ("attention_out", "scan"),
-        ("none", "unroll"),
-    ],
-)
-def test_remat_and_the_layer_loop_change_nothing(remat, layer_loop, plain_gradients):
-    want, want_grads = plain_gradients
-    got, got_grads = loss_and_gradients(
-        dataclasses.replace(REMAT_CONFIG, remat=remat, layer_loop=layer_loop)
-    )
-    np.testing.assert_allclose(got, want, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        got_grads,
-        want_grads,
-    )
-
-
-def test_remat_saves_what_its_name_says():
-    cfg = tiny("llama_3_8b")
-    params, tokens = random_params(cfg), draw_tokens(cfg, (2, 16))
-    positions = jnp.tile(jnp.arange(16, dtype=jnp.int32), (2, 1))
-
-    def saved_bytes(remat):
-        model_cfg = dataclasses.replace(cfg, remat=remat)
-
-        def loss(params):
-            model = bind(abstract(model_cfg).graphdef, params)
-            return jnp.sum(model(tokens, positions, jnp.ones_like(tokens)))
-
-        _, vjp = jax.vjp(loss, params)
-        return sum(x.nbytes for x in jax.tree.leaves(vjp) if hasattr(x, "nbytes"))
-
-    saved = {
-        r: saved_bytes(r) for r in ("none", "full", "dots", "qkv", "attention_out")
-    }
-    layers, tokens_in_batch, head_dim = 3, 32, 16
-    activation = 4 * layers * tokens_in_batch
-    heads, kv_heads = 4, 2
-    assert saved["attention_out"] - saved["full"] == activation * heads * head_dim
-    assert saved["qkv"] - saved["full"] == activation * (heads + 2 * kv_heads) * (
-        head_dim
-    )
-    assert saved["full"] < saved["qkv"] < saved["dots"]
-    assert saved["full"] < saved["none"]
 
 
 @pytest.mark.parametrize("name", ["gpt2_124m", "gemma_3_1b", "deepseek_v3"])

@@ -73,6 +73,32 @@ def test_a_plan_says_whether_it_fits_how_fast_and_what_it_costs(small):
 
 
 @needs_compiler
+def test_moments_and_block_inputs_on_the_host_are_not_on_the_device(small):
+    path, on_device = small
+    args = ("--topology=v5e-4", "--tokens=1e9", "--json")
+    flags = (
+        "--config.optim.state_memory=host",
+        "--config.model.remat=block_input:host",
+    )
+    done = plan(path, *args, *flags)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    moments = on_device["hbm_bytes"]["optimizer"]
+    vectors = found["hbm_bytes"]["optimizer"]  # and counts
+    assert vectors < moments / 100
+    assert found["host_bytes"]["optimizer"] == moments - vectors
+    assert found["hbm_bytes"]["activations"] == 0
+    inputs = 3 * 2 * 256 * 512 * 2  # layers, rows, tokens, width, bytes
+    assert on_device["hbm_bytes"]["activations"] == inputs
+    assert found["host_bytes"]["activations"] == pytest.approx(inputs, rel=0.02)
+    # The largest stack's moments take longest; of it two layers of three are there.
+    assert found["hbm_bytes_per_chip"] < on_device["hbm_bytes_per_chip"] - moments / 4
+    assert found["host_copy_bytes"] >= 2 * (moments + inputs)
+    text = plan(path, *args[:2], *flags).stdout
+    assert "On the host: " in text
+
+
+@needs_compiler
 def test_the_executed_operations_are_those_of_the_layers_with_their_trips(small):
     """Forward, backward twice that, and again forward under remat=full but for what
     nobody needs; XLA's own count holds one layer only."""

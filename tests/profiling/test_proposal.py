@@ -67,7 +67,7 @@ def test_the_first_that_the_compiler_takes_is_proposed_with_its_flags(compiled):
     flags = dict(
         f.removeprefix("--config.").split("=") for f in found["change"].split()
     )
-    assert flags["model.remat"] == compiled[1].model.remat
+    assert flags.get("model.remat", cfg.model.remat) == compiled[1].model.remat
     assert int(flags["grad_accum_steps"]) == compiled[1].grad_accum_steps > 1
     assert not any(name.startswith("mesh") for name in flags)
 
@@ -83,7 +83,7 @@ def test_recomputing_more_comes_first():
     assert slice_ == "v5e-8"
     assert settings["mesh.fsdp"] == 8
     assert settings["grad_accum_steps"] == 1
-    assert settings["model.remat"] not in ("none", "qkv_on_host")
+    assert settings["model.remat"] != "none"
 
 
 def test_a_model_too_large_for_the_slice_gets_the_next_one_that_holds_it():

@@ -13,7 +13,8 @@ from podium.aot.chips import parse_slice
 from podium.config import AdamWConfig, DataConfig, MeshConfig, OptimConfig, TrainConfig
 from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from podium.trainer.setup import setup
-from profiling.estimate_memory import memory
+from profiling.estimate_memory import host_bytes, memory
+from profiling.estimate_time import times
 from profiling.search import Candidate, candidates, estimate, meshes, ranked, reasons
 from profiling.search_report import config_lines
 from profiling.shares import shares
@@ -108,6 +109,32 @@ def test_the_state_takes_what_the_layout_says(sizes, opt_embed):
     for ours, tree in (("parameters", "params"), ("optimizer", "opt_state")):
         real = hbm.tree_bytes(getattr(shapes, tree), getattr(shardings, tree))
         assert found[ours] == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_what_waits_on_the_host_is_counted_there_and_not_on_the_device(sizes):
+    optim = OptimConfig(optimizer=AdamWConfig(), state_memory="host")
+    cfg = candidate("block_input:host", **sizes).apply(config(optim=optim))
+    layout = setup(cfg).layout
+    moments = hbm.tree_bytes(
+        layout.shapes.opt_state, layout.shardings.opt_state, "host"
+    )
+    found = memory(shares(cfg, 8))
+    assert found["optimizer"] == found["activations"] == 0
+    tokens = cfg.global_batch_seqs * cfg.data.seq_len / 8  # between parts of a block
+    inputs = cfg.model.num_layers * cfg.model.embed_dim * tokens * 2
+    assert host_bytes(shares(cfg, 8)) == pytest.approx(moments + inputs, rel=0.02)
+
+
+def test_moments_that_cross_to_the_host_and_back_take_their_time():
+    def update_secs(memory):
+        optim = OptimConfig(optimizer=AdamWConfig(), state_memory=memory)
+        cfg = candidate(fsdp=8).apply(config(optim=optim))
+        return times(shares(cfg, 8), V5E_8).optimizer_secs, shares(cfg, 8).params()
+
+    (device, _), (host, params) = update_secs("device"), update_secs("host")
+    assert host > device
+    assert host == pytest.approx(8 * params / V5E_8.chip.host_bytes_per_sec)
 
 
 def test_more_is_kept_the_less_is_recomputed():

@@ -33,8 +33,8 @@ class Compiled:
     hlo: str  # optimised and scheduled
     argument_bytes: int
     temporary_bytes: int
-    peak_bytes: int  # of device memory; an upper bound where the host holds some too
-    host_bytes: int
+    peak_bytes: int  # of device memory
+    host_bytes: int  # of the host's, arguments and temporaries
 
 
 class DoesNotFitError(Exception):
@@ -94,10 +94,13 @@ def compile_step(
             raise
         raise DoesNotFitError(needed_bytes(str(error))) from None
     memory = compiled.memory_analysis()
-    peak = int(memory.peak_memory_in_bytes)
-    host = int(memory.host_temp_size_in_bytes)
-    if host:
-        # The peak that jax states is then the host's. It compiled, so it fits.
+    # jax counts arguments on the host in the peak too, temporaries there not.
+    peak = int(memory.peak_memory_in_bytes - memory.host_argument_size_in_bytes)
+    host_temporaries = int(memory.host_temp_size_in_bytes)
+    host = host_temporaries + int(memory.host_argument_size_in_bytes)
+    if host_temporaries >= peak:
+        # jax states the larger of the device's peak and the host's. It compiled, so it
+        # fits: an upper bound.
         both = int(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
         peak = min(both, where.chip.device_hbm_bytes)
     found = Compiled(

@@ -13,7 +13,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from podium.aot.hlo_text import Computation, Instruction, Module, arrays, parse
 
@@ -35,8 +35,17 @@ def split(parts: Any, hlo: str, peak_bytes: int) -> dict[str, int]:
     return found
 
 
-def tree_bytes(shapes: Any, shardings: Any) -> int:
-    """Bytes of a tree of arrays on one device."""
+def on_host(parts: Any, host_bytes: int) -> dict[str, int]:
+    """Bytes per device in the host's memory under each heading; they sum to the whole."""
+    layout = parts.layout
+    state = tree_bytes(layout.shapes.opt_state, layout.shardings.opt_state, "host")
+    return {"optimizer": state, "activations": host_bytes - state}
+
+
+def tree_bytes(
+    shapes: Any, shardings: Any, memory: Literal["device", "host"] = "device"
+) -> int:
+    """Bytes of a tree of arrays in the memory of one device, or for it on the host."""
     import jax
 
     return sum(
@@ -44,6 +53,7 @@ def tree_bytes(shapes: Any, shardings: Any) -> int:
         for shape, sharding in zip(
             jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True
         )
+        if (sharding.memory_kind == "pinned_host") == (memory == "host")
     )
 
 
@@ -73,7 +83,7 @@ def stacked(module: Module) -> list[Stacked]:
 
 def _stacked_in(module: Module, computation: Computation) -> Iterator[Stacked]:
     for loop in computation.instructions.values():
-        if loop.opcode != "while" or "transpose(" in loop.op_name:
+        if loop.opcode != "while":
             continue
         body = module.computations[loop.called["body"]]
         yield from _stacked(loop, body)
@@ -94,7 +104,11 @@ def _stacked(loop: Instruction, body: Computation) -> Iterator[Stacked]:
         is_stack = "dynamic-update-slice" in f"{new.opcode} {new.name}" or (
             "dynamic_update_slice" in new.op_name
         )
-        if not carried and is_stack:
+        # A backward loop stacks gradients, the update's loop weights; only what is
+        # stacked is sure to say so by its name.
+        names = f"{loop.op_name}{new.op_name}"
+        is_forward = not names or ("jvp(" in names and "transpose(" not in names)
+        if is_stack and is_forward and not carried:
             array = arrays(shape)[0]
             text = f"{array.dtype}[{','.join(map(str, array.dims))}]"
             yield Stacked(text, array.num_bytes, _HOST in shape)

@@ -144,5 +144,4 @@ class Attention(nnx.Module):
 
     def _merge(self, out_BTNH: Array) -> Array:
         out_BTNH = shard(out_BTNH, "batch", "length", "heads", "head_dim")
-        out_BTNH = checkpoint_name(out_BTNH, "attention_out")
         return add_bias(linear(out_BTNH, self.out, 2), self.out_bias)

@@ -4,6 +4,7 @@
 
 import jax
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from podium.models.attention_shards import per_shard
 
@@ -42,4 +43,6 @@ def attention(
             implementation="cudnn",
         )
 
-    return per_shard(local, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    out_BTNH = per_shard(local, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    # The kernel's own residuals cannot be named: the backward pass runs it again.
+    return checkpoint_name(out_BTNH, "attention_out")

@@ -22,6 +22,7 @@ from podium.models.attention_xla import (
     block_backward,
     block_forward,
     from_blocks,
+    named,
     to_blocks,
 )
 from podium.sharding.constrain import current_rules
@@ -129,7 +130,7 @@ def _forward(ring: _Ring, q, k, v, ids):
     carry = (ring.to_next((k, v, ids)), merged)
     carry, _ = jax.lax.scan(step, carry, jnp.arange(1, ring.size - 1))
     (_, (out, lse)), _ = step(carry, jnp.asarray(ring.size - 1), is_last=True)
-    out = out.astype(v.dtype)
+    out, lse = named(out.astype(v.dtype), lse)
     return out, (q, k, v, ids, out, lse)
 
 

@@ -96,8 +96,7 @@ def make_kernel(
                 block_kv_dq=block,
             ),
             attn_logits_soft_cap=cap,
-            # The policy that saves attention's output saves its softmax sums too;
-            # without them the backward pass would run the kernel again.
+            # With its softmax sums, see `attention_xla.named`.
             residual_checkpoint_name="attention_out",
             interpret=interpret,
         )

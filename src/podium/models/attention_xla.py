@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
 from podium.models.layers import soft_cap
@@ -77,6 +78,15 @@ def from_blocks(x_BKGTU: Array) -> Array:
     return x_BKGTU.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, U)
 
 
+def named(out: Array, lse: Array) -> tuple[Array, Array]:
+    """Attention's output and the softmax's normalisers, for `model.remat`.
+
+    Together, and as the backward pass reads them: with one alone it would run the
+    forward pass again, and a name further out would keep the output twice.
+    """
+    return checkpoint_name(out, "attention_out"), checkpoint_name(lse, "attention_out")
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
     cap: float | None, q_BKGTH: Array, k_BKSH: Array, v_BKSU: Array, visible_BTS: Array
@@ -88,6 +98,7 @@ def _attend_forward(cap, q, k, v, visible):
     q, k, v = _fence((q, k, v))
     out, lse = block_forward(cap, q, k, v, visible)
     out = _fence(out.astype(v.dtype))
+    out, lse = named(out, lse)
     return out, (q, k, v, visible, out, lse)
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
 from podium.config_model import (
@@ -183,7 +184,9 @@ class GatedMlp(nnx.Module):
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """[B, T, D] -> [B, T, D]."""
         gate_BTF = add_bias(linear(x_BTD, self.gate), self.gate_bias)
+        gate_BTF = checkpoint_name(gate_BTF, "gate")
         up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
+        up_BTF = checkpoint_name(up_BTF, "up")
         h_BTF = shard(gated(self.act, gate_BTF, up_BTF), "batch", "length", "mlp")
         return add_bias(linear(h_BTF, self.down), self.down_bias)
 
@@ -203,6 +206,7 @@ class GeluMlp(nnx.Module):
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """[B, T, D] -> [B, T, D]."""
         up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
+        up_BTF = checkpoint_name(up_BTF, "up")
         h_BTF = shard(gelu(up_BTF), "batch", "length", "mlp")
         return add_bias(linear(h_BTF, self.down), self.down_bias)
 

@@ -76,10 +76,11 @@ class LatentAttention(nnx.Module):
         k_BTNP, v_BTNU = linear(c_BTC, self.key), linear(c_BTC, self.value)
         shared_BTNR = jnp.broadcast_to(k_BT1R, (*k_BTNP.shape[:3], self.R))
         k_BTNH = jnp.concatenate([k_BTNP, shared_BTNR], axis=-1)
+        heads = ("batch", "length", "heads", "head_dim")
         out_BTNU = attend(
-            shard(q_BTNH, "batch", "length", "heads", "head_dim"),
-            shard(k_BTNH, "batch", "length", "heads", "head_dim"),
-            shard(v_BTNU, "batch", "length", "heads", "head_dim"),
+            checkpoint_name(shard(q_BTNH, *heads), "query_heads"),
+            checkpoint_name(shard(k_BTNH, *heads), "key_heads"),
+            checkpoint_name(shard(v_BTNU, *heads), "value_heads"),
             rows.segment_ids_BT,
             implementation=self.implementation,
             context=self.context,
@@ -133,7 +134,6 @@ class LatentAttention(nnx.Module):
 
     def _merge(self, out_BTNU: Array) -> Array:
         out_BTNU = shard(out_BTNU, "batch", "length", "heads", "head_dim")
-        out_BTNU = checkpoint_name(out_BTNU, "attention_out")
         return linear(out_BTNU, self.out, 2)
 
 

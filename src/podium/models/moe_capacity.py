@@ -14,6 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from podium.sharding.constrain import shard
 
@@ -46,11 +47,15 @@ def experts(
     sent_BSD = jnp.take_along_axis(padded_BTD, source_BS[..., None], axis=1)
     sent_BECD = sent_BSD.reshape(B, E, C, -1)
     sent_BECD = shard(sent_BECD, "expert_batch", "experts", None, "act_embed")
-    h_BECF = act(jnp.einsum("BECD,EDF->BECF", sent_BECD, gate_EDF))
-    h_BECF = h_BECF * jnp.einsum("BECD,EDF->BECF", sent_BECD, up_EDF)
-    h_BECF = shard(h_BECF, "expert_batch", "experts", None, "mlp")
+    sent_BECD = checkpoint_name(sent_BECD, "expert_input")
+    gate_BECF = jnp.einsum("BECD,EDF->BECF", sent_BECD, gate_EDF)
+    up_BECF = jnp.einsum("BECD,EDF->BECF", sent_BECD, up_EDF)
+    gate_BECF = checkpoint_name(gate_BECF, "expert_gate")
+    up_BECF = checkpoint_name(up_BECF, "expert_up")
+    h_BECF = shard(act(gate_BECF) * up_BECF, "expert_batch", "experts", None, "mlp")
     y_BECD = jnp.einsum("BECF,EFD->BECD", h_BECF, down_EFD)
     y_BECD = shard(y_BECD, "batch", None, None, "act_embed")
+    y_BECD = checkpoint_name(y_BECD, "expert_out")
     back_BRD = jnp.take_along_axis(
         y_BECD.reshape(B, E * C, -1), where_BR[..., None], axis=1
     )

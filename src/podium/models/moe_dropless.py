@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from podium.models.grouped_matmul import grouped_matmul
@@ -109,10 +110,13 @@ def _local(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD, act, fir
         return jnp.where(is_used_R1, a, 0)
 
     x_RD = used(sorted_copies(x_BTD.reshape(B * T, D), order_R, k))
+    x_RD = checkpoint_name(x_RD, "expert_input")
     # Weighted before the last matmul, not after: no gradient needs its result then.
     weights_R1 = used(in_order(weights_BTk.reshape(-1, 1), order_R)).astype(x_RD.dtype)
     gate_RF = grouped_matmul(x_RD, gate_EDF, sizes)
+    gate_RF = checkpoint_name(gate_RF, "expert_gate")
     up_RF = grouped_matmul(x_RD, up_EDF, sizes)
+    up_RF = checkpoint_name(up_RF, "expert_up")
     h_RF = act(gate_RF) * up_RF * weights_R1
     y_RD = used(grouped_matmul(h_RF, down_EFD, sizes))
     y_nD: Array = summed_copies(y_RD, order_R, k)

@@ -30,9 +30,9 @@ from podium.config_model import (
     LearnedPositionConfig,
     ModelConfig,
     MoeConfig,
-    Remat,
     RopeConfig,
 )
+from podium.config_remat import BLOCK_INPUT, kept
 from podium.errors import ConfigError
 from podium.models.attention import Attention, LayerCache, LayerKind, Rows
 from podium.models.attention_ring import ring_order
@@ -65,7 +65,6 @@ class KVCache(NamedTuple):
     length: Array  # slots filled so far
 
 
-BLOCK_INPUT = "block_input"
 PADDING = -1e30  # logit of a row that pads the vocabulary: no weight, and no NaN
 
 # Between the parts of a block rows may be cut finer than inside them.
@@ -92,6 +91,7 @@ class Block(nnx.Module):
         self, x_BTD: Float[Array, "B T D"], rows: Rows
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
         """Training and scoring: whole rows at once. Also how experts were chosen."""
+        x_BTD = checkpoint_name(x_BTD, BLOCK_INPUT)
         inside_BTD = shard(self.attention_norm(x_BTD), *INSIDE)
         x_BTD = self._add_attention(x_BTD, self.attention(inside_BTD, rows))
         return self._add_mlp(x_BTD, rows)
@@ -105,10 +105,10 @@ class Block(nnx.Module):
         return x_BTD, new
 
     def _add_attention(self, x_BTD: Array, branch_BTD: Array) -> Array:
-        branch_BTD = shard(branch_BTD, *RESIDUAL)
+        branch_BTD = checkpoint_name(shard(branch_BTD, *RESIDUAL), "out_proj")
         if self.attention_post_norm is not None:
             branch_BTD = self.attention_post_norm(branch_BTD)
-        return shard(x_BTD + branch_BTD, *RESIDUAL)
+        return checkpoint_name(shard(x_BTD + branch_BTD, *RESIDUAL), "block_middle")
 
     def _add_mlp(self, x_BTD: Array, rows: Rows) -> tuple[Array, Routing | None]:
         inside_BTD, routing = shard(self.mlp_norm(x_BTD), *INSIDE), None
@@ -116,7 +116,7 @@ class Block(nnx.Module):
             branch_BTD, routing = self.mlp(inside_BTD, rows.segment_ids_BT)
         else:
             branch_BTD = self.mlp(inside_BTD)
-        branch_BTD = shard(branch_BTD, *RESIDUAL)
+        branch_BTD = checkpoint_name(shard(branch_BTD, *RESIDUAL), "mlp_out")
         if self.mlp_post_norm is not None:
             branch_BTD = self.mlp_post_norm(branch_BTD)
         return shard(x_BTD + branch_BTD, *RESIDUAL), routing
@@ -142,12 +142,17 @@ class BlockGroup(nnx.Module):
     """One block per entry of the attention pattern: the body of the scan."""
 
     def __init__(
-        self, cfg: ModelConfig, pattern: tuple[LayerKind, ...], *, rngs: nnx.Rngs
+        self,
+        cfg: ModelConfig,
+        pattern: tuple[LayerKind, ...],
+        remat: str,
+        *,
+        rngs: nnx.Rngs,
     ):
         self.names = tuple(f"block_{i}" for i in range(len(pattern)))
         for name, kind in zip(self.names, pattern, strict=True):
             setattr(self, name, Block(cfg, kind, rngs=rngs))
-        self.remat: Remat = cfg.remat
+        self.remat = remat
         self.is_scanned = cfg.layer_loop == "scan"
 
     def __call__(
@@ -168,40 +173,26 @@ def in_order(x_BT: Array, order: np.ndarray | None) -> Array:
     return x_BT if order is None else x_BT[:, order]
 
 
-def with_remat(fn: Callable, policy: Remat, *, prevent_cse: bool) -> Callable:
-    """`fn` whose backward pass recomputes what `policy` does not save."""
-    if policy == "none":
+def with_remat(fn: Callable, remat: str, *, prevent_cse: bool) -> Callable:
+    """`fn` whose backward pass computes again what `model.remat` does not keep."""
+    saved = remat_policy(remat)
+    if saved is None:
         return fn
-    saved = remat_policy(policy)
     return jax.checkpoint(fn, policy=saved, prevent_cse=prevent_cse)
 
 
-def remat_policy(policy: Remat, *also: str) -> Callable:
-    """What the backward pass finds saved: the tensors of these names, and `also`.
-
-    full saves a block's input only; dots every matmul output without batch dims
-    (projections, not scores); qkv and attention_out the tensors of that name (qkv of
-    latent attention: the compressed ones). qkv_on_host keeps q, k and v in the host's
-    memory: it saves the time that qkv does and takes no memory of the device, while
-    the host's link keeps up with the layers.
-    """
-    policies = jax.checkpoint_policies
-    qkv = ("query", "key", "value")
-    if policy == "qkv_on_host":
-        return policies.save_and_offload_only_these_names(
-            names_which_can_be_saved=also,
-            names_which_can_be_offloaded=qkv,
-            offload_src="device",
-            offload_dst="pinned_host",
-        )
-    saved = {
-        "none": (),
-        "full": (),
-        "dots": ("linear",),
-        "qkv": qkv,
-        "attention_out": ("attention_out",),
-    }
-    return policies.save_only_these_names(*saved[policy], *also)
+def remat_policy(remat: str, *also: str) -> Callable | None:
+    """What the backward pass finds: the tensors that `model.remat` names, and `also`
+    on the device unless it has them on the host. None: everything."""
+    names = kept(remat)
+    if names is None:
+        return None
+    return jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=names.device | (set(also) - names.host),
+        names_which_can_be_offloaded=names.host,
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
 
 
 def layer_stacks(cfg: ModelConfig) -> dict[str, tuple[tuple[LayerKind, ...], int]]:
@@ -218,9 +209,9 @@ def layer_stacks(cfg: ModelConfig) -> dict[str, tuple[tuple[LayerKind, ...], int
 
 
 def stack_config(cfg: ModelConfig, name: str) -> ModelConfig:
-    """The model's config as the blocks of one stack see it."""
+    """The model's config as the blocks of one stack see it; `remat` is said of all."""
     if name == "prefix" and cfg.dense_prefix is not None:
-        return dataclasses.replace(cfg, mlp=cfg.dense_prefix.mlp)
+        return dataclasses.replace(cfg, mlp=cfg.dense_prefix.mlp, remat="none")
     return cfg
 
 
@@ -258,7 +249,6 @@ def run_layers(
     """`num` groups of blocks one after the other; leaves of `layers` are [num, ..]."""
 
     def step(x_BTD: Array, layer: Any) -> tuple[Array, dict[str, Routing | None]]:
-        x_BTD = checkpoint_name(x_BTD, BLOCK_INPUT)
         return nnx.merge(graphdef, layer)(x_BTD, rows)
 
     if is_scanned:
@@ -296,7 +286,8 @@ class Transformer(nnx.Module):
         for name, (pattern, _) in layer_stacks(cfg).items():
 
             def make(rngs: nnx.Rngs, name=name, pattern=pattern) -> BlockGroup:
-                return BlockGroup(stack_config(cfg, name), pattern, rngs=rngs)
+                mine = stack_config(cfg, name)
+                return BlockGroup(mine, pattern, cfg.remat, rngs=rngs)
 
             setattr(self, name, stacked(make, stack_axes(cfg, name), rngs))
         self.final_norm = make_norm(cfg, rngs=rngs)
@@ -377,8 +368,7 @@ class Transformer(nnx.Module):
         if plan is not None and "layers" in axes:
             # Of several runs of layers, those of the time are chosen anew for the
             # backward pass; blocks then keep what they do without a pipeline.
-            remat = self.cfg.remat
-            keep = None if remat == "none" else remat_policy(remat, BLOCK_INPUT)
+            keep = remat_policy(self.cfg.remat, BLOCK_INPUT)
             return pipeline(run, layers, flow, plan, keep)
         x_BTD, routing = run(flat(layers, axes), flow)
         return x_BTD, jax.tree.map(
@@ -434,8 +424,8 @@ class Transformer(nnx.Module):
             def step(x_BTD, layer, graphdef=graphdef):
                 layer_params, layer_blocks = layer
                 group, new = nnx.merge(graphdef, layer_params), {}
-                for block, kept in layer_blocks.items():
-                    at = LayerCache(kept, positions_BS, cache.length)
+                for block, old in layer_blocks.items():
+                    at = LayerCache(old, positions_BS, cache.length)
                     x_BTD, new[block] = getattr(group, block).decode(x_BTD, rows, at)
                 return x_BTD, new
 

@@ -20,17 +20,20 @@ def make_optimizer(
     Weight decay is multiplied by the current learning rate and leaves norms and
     biases alone. The order is clip -> rule -> decay -> -lr, as in optax.adamw.
     """
-    decay = _decay_mask(axes)
-    clip = optax.identity() if cfg.clip_norm is None else _clip(cfg.clip_norm)
-    return optax.chain(clip, _rule(cfg, schedule, decay, axes))
+    return optax.chain(make_clip(cfg), make_rule(cfg, schedule, axes))
 
 
-def _clip(norm: float) -> optax.GradientTransformation:
-    return optax.clip_by_global_norm(norm)
+def make_clip(cfg: OptimConfig) -> optax.GradientTransformation:
+    """The first link, which needs all gradients and keeps no state."""
+    norm = cfg.clip_norm
+    return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
 
 
-def _rule(cfg: OptimConfig, schedule: optax.Schedule, decay: Any, axes: Any):
-    o = cfg.optimizer
+def make_rule(
+    cfg: OptimConfig, schedule: optax.Schedule, axes: Any
+) -> optax.GradientTransformation:
+    """The second link: the update rule, decay and rate, for parameters of these axes."""
+    o, decay = cfg.optimizer, _decay_mask(axes)
     if isinstance(o, AdamWConfig):
         return optax.adamw(
             schedule,

@@ -77,7 +77,11 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     schedule = learning_rate(cfg.optim, cfg.num_steps)
     optimizer = make_optimizer(cfg.optim, schedule, model.axes)
     state_layout = layout(
-        model, optimizer, rules, use_ema=cfg.optim.ema_decay is not None
+        model,
+        optimizer,
+        rules,
+        use_ema=cfg.optim.ema_decay is not None,
+        state_memory=cfg.optim.state_memory,
     )
     step = make_train_step(cfg, model, optimizer, schedule, rules, state_layout)
     return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)

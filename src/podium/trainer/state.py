@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from podium.config_model import ModelConfig
 from podium.models import bind
 from podium.sharding.rules import ShardingRules
+from podium.trainer.update import on_host
 
 
 @jax.tree_util.register_dataclass
@@ -63,8 +64,10 @@ def layout(
     rules: ShardingRules,
     *,
     use_ema: bool,
+    state_memory: str = "device",
 ) -> StateLayout:
-    """Where every leaf lives. Optimizer moments lie as their parameter does."""
+    """Where every leaf lives. Optimizer moments lie as their parameter does, on the
+    device or, but for vectors such as norms', in its host's memory."""
     param_shardings = param_layout(model, rules)
     moment_shardings = param_layout(model, rules, embed="opt_embed")
     shapes = jax.eval_shape(lambda p: new_state(p, optimizer, use_ema), model.shapes)
@@ -79,13 +82,25 @@ def layout(
         )
     }
 
+    # A layer's share of a stack of vectors cannot cross alone on TPUs, and is small.
+    axes = jax.tree_util.tree_leaves_with_path(
+        model.axes, is_leaf=lambda x: isinstance(x, tuple)
+    )
+    kernels = {
+        _dict_path(path)
+        for path, named in axes
+        if sum(axis not in ("repeats", "layers") for axis in named) > 1
+    }
+
     def moment(path: tuple, leaf: Any) -> NamedSharding:
         # Adafactor keeps row and column means, of other shapes: small, replicated.
         names = _dict_path(path)  # optax may put names of its own in front
         for i in range(len(names)):
             shape, sharding = of_param.get(names[i:], (None, replicated))
             if leaf.shape == shape:
-                return sharding
+                is_kernel = names[i:] in kernels
+                hosted = state_memory == "host" and is_kernel
+                return on_host(sharding) if hosted else sharding
         return replicated
 
     opt_shardings = jax.tree.map_with_path(moment, shapes.opt_state)

@@ -15,12 +15,14 @@ from jax.sharding import NamedSharding
 from podium.config import TrainConfig
 from podium.input.batch import Batch
 from podium.models import bind
-from podium.models.transformer import in_order
+from podium.models.transformer import in_order, layer_stacks
 from podium.sharding.constrain import shard, use_rules
 from podium.sharding.rules import ShardingRules
 from podium.trainer.balance import Loads, balanced, max_load, summed
 from podium.trainer.loss import LossSums, loss_sums, scored_tokens
+from podium.trainer.optimizer import make_clip, make_rule
 from podium.trainer.state import StateLayout, TrainState
+from podium.trainer.update import Updatable, is_on_host, update_by_layer
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
@@ -57,13 +59,13 @@ def step_with_gradients(
     state_layout: StateLayout,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], Any]]:
     """The step before it is jitted; it also returns the gradients, for who compares."""
+    update = _make_update(cfg, model, optimizer, schedule, rules, state_layout)
 
     def train_step(state: TrainState, batch: Batch):
         with use_rules(rules):
             (sums, loads), grads = _gradients(cfg, model, state.params, batch)
             grads = jax.lax.with_sharding_constraint(grads, state_layout.gradients)
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
+            params, opt_state = update(grads, state.opt_state, state.params)
             params = balanced(cfg.model, cast(Any, params), loads)
             metrics = {
                 "loss": sums.cross_entropy / jnp.maximum(sums.tokens, 1.0),
@@ -88,6 +90,41 @@ def step_with_gradients(
             )
 
     return train_step
+
+
+def _make_update(
+    cfg: TrainConfig,
+    model: bind.Abstract,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    rules: ShardingRules,
+    state_layout: StateLayout,
+) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """(gradients, optimizer state, parameters) -> (parameters, optimizer state)."""
+
+    def at_once(grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    def by_layer(grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+        clip_state, rule_state = opt_state
+        grads, clip_state = make_clip(cfg.optim).update(grads, clip_state)
+        params, rule_state = update_by_layer(
+            lambda take: make_rule(cfg.optim, schedule, take(model.axes)),
+            grads,
+            Updatable(params, rule_state),
+            is_on_host(state_layout.shardings.opt_state[1]),
+            stacks,
+        )
+        return params, (clip_state, rule_state)
+
+    # Stages of a pipeline hold different layers: theirs are updated at once.
+    stacks = tuple(
+        name
+        for name in layer_stacks(cfg.model)
+        if name != "stack" or "stage" not in rules.mesh_axes("layers")
+    )
+    return by_layer if cfg.optim.state_memory == "host" else at_once
 
 
 def make_eval_step(
