@@ -83,6 +83,29 @@ def llama_3_1_8b() -> ModelConfig:
     return dataclasses.replace(llama_3_8b(), position=position)
 
 
+def llama_3_1_70b() -> ModelConfig:
+    """Llama 3.1 70B (arXiv:2407.21783): 70,553,706,496 parameters."""
+    return _llama_3_1(num_layers=80, embed_dim=8192, num_heads=64, mlp_dim=28_672)
+
+
+def llama_3_1_405b() -> ModelConfig:
+    """Llama 3.1 405B (arXiv:2407.21783): 405,853,388,800 parameters."""
+    return _llama_3_1(num_layers=126, embed_dim=16_384, num_heads=128, mlp_dim=53_248)
+
+
+def _llama_3_1(
+    *, num_layers: int, embed_dim: int, num_heads: int, mlp_dim: int
+) -> ModelConfig:
+    small = llama_3_1_8b()
+    return dataclasses.replace(
+        small,
+        num_layers=num_layers,
+        embed_dim=embed_dim,
+        attention=dataclasses.replace(small.attention, num_heads=num_heads),
+        mlp=MlpConfig(kind="swiglu", dim=mlp_dim),
+    )
+
+
 def mistral_7b() -> ModelConfig:
     """Mistral 7B v0.1 (arXiv:2310.06825): 7,241,732,096 parameters."""
     return ModelConfig(

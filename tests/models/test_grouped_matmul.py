@@ -23,13 +23,16 @@ def plain(x_RD, w_EDF, sizes):
     return jnp.stack(out)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("implementation", [grouped_matmul, on_tpu])
 @pytest.mark.parametrize(
     "sizes",
     [(7, 0, 25), (16, 16, 0), (3, 5, 2), (4, 0, 9, 19)],
     ids=["uneven", "even", "few rows", "rows of others"],
 )
-def test_values_and_gradients_equal_one_matmul_for_every_expert(implementation, sizes):
+def test_values_and_gradients_equal_one_matmul_for_every_expert(
+    implementation, sizes, transposed
+):
     used, rows = sum(sizes[:3]), sum(sizes)
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (rows, D))
@@ -37,14 +40,20 @@ def test_values_and_gradients_equal_one_matmul_for_every_expert(implementation, 
     weight = jax.random.normal(keys[2], (used, F))  # of what is used; the rest is free
     options = {"interpret": True} if implementation is on_tpu else {}
 
-    def loss(function, x, w, **options):
-        return jnp.sum(function(x, w, jnp.asarray(sizes), **options)[:used] * weight)
+    def ours(x, w):
+        w = w.swapaxes(1, 2) if transposed else w
+        out = implementation(
+            x, w, jnp.asarray(sizes), transpose_w=transposed, **options
+        )
+        return jnp.sum(out[:used] * weight)
 
-    want = jax.grad(lambda x, w: loss(lambda x, w, _: plain(x, w, sizes), x, w), (0, 1))
-    got = jax.grad(lambda x, w: loss(implementation, x, w, **options), (0, 1))
+    def plainly(x, w):
+        return jnp.sum(plain(x, w, sizes)[:used] * weight)
+
+    want, got = (jax.grad(f, (0, 1)) for f in (plainly, ours))
     np.testing.assert_allclose(
-        loss(implementation, x, w, **options),
-        loss(lambda x, w, _: plain(x, w, sizes), x, w),
+        ours(x, w),
+        plainly(x, w),
         atol=1e-2,  # a sum of thousands of products, some hundreds in size
     )
     (dx, dw), (want_dx, want_dw) = got(x, w), want(x, w)

@@ -27,11 +27,12 @@ def test_the_ring_sums_what_a_plain_product_sums(ring, heads):
     assert got.sharding.spec[0] == "fsdp"
 
 
-def rules_on_v4(**sizes: int) -> Any:
+def rules_on_v4(kind: str = "TPU v4", **sizes: int) -> Any:
     """Rules over a v4-256 of described devices, row by row as `make_mesh` lays them."""
     coords = itertools.product(range(8), range(4), range(4))
     devices = [
-        types.SimpleNamespace(platform="tpu", coords=(x, y, z)) for z, x, y in coords
+        types.SimpleNamespace(platform="tpu", device_kind=kind, coords=(x, y, z))
+        for z, x, y in coords
     ]
     shape = dict.fromkeys(MESH_AXES, 1) | sizes
     mesh: Any = types.SimpleNamespace(
@@ -44,6 +45,10 @@ def rules_on_v4(**sizes: int) -> Any:
 
 def test_the_ring_is_the_longest_dim_of_the_torus_under_fsdp_alone():
     assert ring_size(rules_on_v4(fsdp=128), 10240) == 8
+
+
+def test_chips_that_scatter_beside_the_core_need_no_ring():
+    assert ring_size(rules_on_v4("TPU v5", fsdp=128), 10240) is None
 
 
 @pytest.mark.parametrize("other", ["stage", "data", "expert", "context", "tensor"])

@@ -7,6 +7,7 @@ as good a kernel, but the gradient of its weights becomes a matmul over all expe
 rows for every expert: 8 times the operations for 8 experts. Elsewhere `lax.ragged_dot`.
 """
 
+import functools
 import importlib
 import math
 from typing import Any
@@ -22,68 +23,86 @@ MIN_TILE = 16  # the fewest rows of bfloat16 that fill a register
 MAX_TILE = 1024  # with 512 rows: 10 of the 16 MiB that a kernel may take by default
 
 
-def grouped_matmul(x_RD: Array, w_EDF: Array, sizes: Array) -> Array:
+def grouped_matmul(
+    x_RD: Array, w: Array, sizes: Array, *, transpose_w: bool = False
+) -> Array:
     """[R, D] x [E, D, F] -> [R, F], x's type: the first sizes[0] rows by w[0], and so on.
 
-    The int32 sizes add up to R. There may be one more than there are matrices: of the
-    rows that none multiplies; they come out as anything.
+    With `transpose_w`, w is [E, F, D]. The int32 sizes add up to R. There may be one
+    more than there are matrices: of the rows that none multiplies; they come out as
+    anything.
     """
-    if current_platform() != "tpu":
-        return jax.lax.ragged_dot(x_RD, w_EDF, sizes[: w_EDF.shape[0]])
-    return on_tpu(x_RD, w_EDF, sizes)
+    if current_platform() == "tpu":
+        return on_tpu(x_RD, w, sizes, transpose_w=transpose_w)
+    w_EDF = w.swapaxes(1, 2) if transpose_w else w
+    return jax.lax.ragged_dot(x_RD, w_EDF, sizes[: w.shape[0]])
 
 
 def on_tpu(
-    x_RD: Array, w_EDF: Array, sizes: Array, *, interpret: bool = False
+    x_RD: Array,
+    w: Array,
+    sizes: Array,
+    *,
+    transpose_w: bool = False,
+    interpret: bool = False,
 ) -> Array:
     """The TPU's way; `interpret` runs its kernels on a CPU, slowly."""
-    rows, E = x_RD.shape[0], w_EDF.shape[0]
+    rows, E = x_RD.shape[0], w.shape[0]
     tile = math.gcd(rows, ROW_TILE)
     if tile < MIN_TILE:
         tile, padding = MIN_TILE, -rows % MIN_TILE
         x_RD = jnp.pad(x_RD, ((0, padding), (0, 0)))
         rest = jnp.sum(sizes[E:], dtype=jnp.int32) + padding
         sizes = jnp.append(sizes[:E], rest)
-    return _grouped(tile, interpret, x_RD, w_EDF, sizes)[:rows]
+    out: Array = _grouped(tile, transpose_w, interpret, x_RD, w, sizes)
+    return out[:rows]
 
 
-def _grouped(tile: int, interpret: bool, x: Array, w: Array, sizes: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _grouped(
+    tile: int, transpose_w: bool, interpret: bool, x: Array, w: Array, sizes: Array
+) -> Array:
+    into, out = w.shape[:0:-1] if transpose_w else w.shape[1:]
     return _kernels().gmm(
         x,
         w,
         sizes,
         x.dtype,
-        (tile, side_tile(w.shape[1]), side_tile(w.shape[2])),
+        (tile, side_tile(into), side_tile(out)),
+        transpose_rhs=transpose_w,
         interpret=interpret,
     )
 
 
-def _backward(tile: int, interpret: bool, saved: tuple, g: Array) -> tuple:
+def _forward(
+    tile: int, transpose_w: bool, interpret: bool, x: Array, w: Array, sizes: Array
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _grouped(tile, transpose_w, interpret, x, w, sizes), (x, w, sizes)
+
+
+def _backward(
+    tile: int,
+    transpose_w: bool,
+    interpret: bool,
+    saved: tuple[Array, Array, Array],
+    g: Array,
+) -> tuple[Array, Array, None]:
     x, w, sizes = saved
-    into, out = side_tile(w.shape[1]), side_tile(w.shape[2])
-    dx = _kernels().gmm(
-        g, w, sizes, x.dtype, (tile, out, into), transpose_rhs=True, interpret=interpret
-    )
+    dx: Array = _grouped(tile, not transpose_w, interpret, g, w, sizes)
+    left, right = (g, x) if transpose_w else (x, g)
     dw = _kernels().tgmm(
-        x.swapaxes(0, 1),
-        g,
+        left.swapaxes(0, 1),
+        right,
         sizes,
         w.dtype,
-        (tile, into, out),
+        (tile, side_tile(w.shape[1]), side_tile(w.shape[2])),
         num_actual_groups=w.shape[0],
         interpret=interpret,
     )
     return dx, dw, None
 
 
-_grouped = jax.custom_vjp(_grouped, nondiff_argnums=(0, 1))
-_grouped.defvjp(
-    lambda tile, interpret, x, w, sizes: (
-        _grouped(tile, interpret, x, w, sizes),
-        (x, w, sizes),
-    ),
-    _backward,
-)
+_grouped.defvjp(_forward, _backward)
 
 
 def side_tile(size: int) -> int:

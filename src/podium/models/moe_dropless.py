@@ -33,8 +33,9 @@ def experts(
     """Sum over each token's experts of weight * down(act(gate(x)) * up(x)); x's type."""
     rules = current_rules()
     if rules is None or rules.mesh.size == 1:
+        down_EDF = down_EFD.swapaxes(1, 2)
         return _local(
-            x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD, act, None
+            x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EDF, act, None
         )
     expert_axes, embed_axes = (
         rules.mesh_axes("experts"),
@@ -47,6 +48,8 @@ def experts(
     shares = [axis for axis in expert_axes if axis in batch_axes]
 
     def on_device(x, chosen, weights, gate, up, down):
+        # Gathered along its last dim it would have to be turned round whole.
+        down = down.swapaxes(1, 2)
         if shares:
             x, chosen, weights = (
                 jax.lax.all_gather(t, tuple(shares), axis=0, tiled=True)
@@ -55,7 +58,7 @@ def experts(
         if embed_axes:
             gate = jax.lax.all_gather(gate, embed_axes, axis=1, tiled=True)
             up = jax.lax.all_gather(up, embed_axes, axis=1, tiled=True)
-            down = jax.lax.all_gather(down, embed_axes, axis=2, tiled=True)
+            down = jax.lax.all_gather(down, embed_axes, axis=1, tiled=True)
         first = None
         if expert_axes:
             first = jax.lax.axis_index(expert_axes) * gate.shape[0]
@@ -84,7 +87,7 @@ def experts(
     )(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD)
 
 
-def _local(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD, act, first):
+def _local(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EDF, act, first):
     """The part of the sum that the experts `first` .. first + E - 1 make.
 
     `first` None: they are all the experts there are.
@@ -118,7 +121,7 @@ def _local(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD, act, fir
     up_RF = grouped_matmul(x_RD, up_EDF, sizes)
     up_RF = checkpoint_name(up_RF, "expert_up")
     h_RF = act(gate_RF) * up_RF * weights_R1
-    y_RD = used(grouped_matmul(h_RF, down_EFD, sizes))
+    y_RD = used(grouped_matmul(h_RF, down_EDF, sizes, transpose_w=True))
     y_nD: Array = summed_copies(y_RD, order_R, k)
     return y_nD.reshape(B, T, D)
 
