@@ -120,7 +120,7 @@ ROWS = {
             },
             "full": {"model_name": "llama2-7b", "remat_policy": "full"},
             # Not theirs: what the same compiler makes of their program with our options.
-            "full, our options": {
+            "full+our_options": {
                 "model_name": "llama2-7b",
                 "remat_policy": "full",
                 "compile_xla_flags": flags("TPU v5 lite"),
@@ -135,7 +135,7 @@ ROWS = {
         rows_per_chip=4,
         maxtext={
             "full": {"model_name": "mixtral-8x7b", "remat_policy": "full"},
-            "full, our options": {
+            "full+our_options": {
                 "model_name": "mixtral-8x7b",
                 "remat_policy": "full",
                 "compile_xla_flags": flags("TPU v5"),

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dense 102B of dense_100b_v4_256.py on 4 slices of v5e-256, 2,097,152 tokens a step.
 
-Planned: PLAN
+Planned: 13.9 of 15.75 GiB a chip, a step of at least 9.59 s,
+214 tokens/s a chip, 66.9% MFU.
 
 python -m profiling.plan --config=configs/dense_100b_v5e_256x4.py --topology=v5e-256x4
 """

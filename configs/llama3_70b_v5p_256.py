@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Llama 3.1 70B on v5p-256 (128 chips), 2,097,152 tokens a step.
 
-Planned: PLAN
+Planned: 34.4 of 95.74 GiB a chip, a step of at least 22.36 s,
+733 tokens/s a chip, 71.7% MFU.
 
 python -m profiling.plan --config=configs/llama3_70b_v5p_256.py --topology=v5p-256
 """

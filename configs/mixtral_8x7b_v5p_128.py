@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mixtral 8x7B on v5p-128 (64 chips), 1,048,576 tokens a step.
 
-Planned: PLAN
+Planned: 22.8 of 95.74 GiB a chip, a step of at least 4.30 s,
+3,808 tokens/s a chip, 66.1% MFU.
 
 python -m profiling.plan --config=configs/mixtral_8x7b_v5p_128.py --topology=v5p-128
 """

@@ -27,7 +27,7 @@ from profiling.placement import Placement, place
 from profiling.shares import Shares
 
 # Share of peak that dense matmul fusions reach, fitted to compiled steps.
-EFFICIENCY = {"v4": 0.85, "v5e": 0.79, "v5p": 0.78, "v6e": 0.53, "tpu7x": 0.53}
+EFFICIENCY = {"v4": 0.85, "v5e": 0.90, "v5p": 0.88, "v6e": 0.77, "tpu7x": 0.53}
 HIDDEN = 0.9  # of compute, the part that asynchronous transfers can lie under
 ACCUMULATE_BYTES = 12  # per parameter: read the sum and the new gradient, write
 UPDATE_BYTES = 36  # per parameter: read p, m, v, g twice; write p, m, v

@@ -102,8 +102,21 @@ async_execution_thread="sparsecore", to_apply=%called
 """
 
 
-def test_a_sparse_core_gathers_beside_the_core_on_the_rings_that_it_was_given():
-    start, done = read(SPARSE_CORE.replace("\\\n", "")).events
+PREPARED = SPARSE_CORE.replace(
+    """call-start(%a), \
+async_execution_thread="sparsecore", to_apply=%called
+  ROOT %call-done.1 = bf16[8,128]{1,0} call-done(%call-start.1)""",
+    """custom-call-start(), \
+async_execution_thread="sparsecore", called_computations={%called}
+  %call-update.1 = ((bf16[2,128]{1,0}), bf16[8,128]{1,0}) \
+custom-call-update(%call-start.1, %a)
+  ROOT %call-done.1 = bf16[8,128]{1,0} custom-call-done(%call-update.1)""",
+)
+
+
+@pytest.mark.parametrize("text", [SPARSE_CORE, PREPARED])
+def test_a_sparse_core_gathers_beside_the_core_on_the_rings_that_it_was_given(text):
+    start, done = read(text).events
     assert isinstance(start, Start)
     assert isinstance(start.transfer, Collective)
     assert (start.transfer.kind, start.transfer.num_bytes) == ("all-gather", 2048)

@@ -46,8 +46,10 @@ _ON_CHIP = re.compile(r"S\([1-9]\d*\)")
 _HOST = "S(5)"  # the memory space of the host in the compiler's layouts
 _COPIES = ("copy-start", "slice-start", "dynamic-slice-start")
 _COPIES += ("dynamic-update-slice-start",)
-# call-start: on a SparseCore, which lies beside the core on v5p and later.
+# call-start: on a SparseCore, which lies beside the core on v5p and later; so is
+# custom-call-start, which only prepares: with its update it leaves.
 _ASYNC = ("async-start", "async-update", "async-done", "call-start", "call-done")
+_ASYNC += ("custom-call-start", "custom-call-update", "custom-call-done")
 _ASYNC_TARGET = {"AsyncCollectiveStart": "start", "AsyncCollectiveDone": "done"}
 
 
@@ -214,19 +216,22 @@ class _Reader:
 
     def _async(self, i: Instruction, computation: Computation) -> Iterator[Event]:
         """A start wraps any computation; only collectives matter here."""
-        if not i.opcode.endswith("-start"):
-            first = computation.instructions[i.operands[0]]
-            while first.opcode == "async-update":
-                first = computation.instructions[first.operands[0]]
-            if i.opcode.endswith("-done") and self._wrapped(first):
-                yield Done(first.name)
+        first = i
+        while not first.opcode.endswith("-start"):
+            first = computation.instructions[first.operands[0]]
+        wrapped = self._wrapped(first)
+        if wrapped is None:
             return
-        if wrapped := self._wrapped(i):
-            yield Start(i.name, dataclasses.replace(wrapped, is_async=True))
+        leaves = "custom-call-update" if "custom" in first.opcode else first.opcode
+        if i.opcode == leaves:
+            yield Start(first.name, dataclasses.replace(wrapped, is_async=True))
+        elif i.opcode.endswith("-done"):
+            yield Done(first.name)
 
     def _wrapped(self, i: Instruction) -> Collective | None:
-        called = i.called.get("calls") or i.called.get("to_apply", "")
-        body = self.module.computations.get(called)
+        listed = re.search(r"called_computations=\{%?([\w.\-]+)", i.attributes)
+        called = i.called.get("calls") or i.called.get("to_apply")
+        body = self.module.computations.get(called or (listed[1] if listed else ""))
         if body is None:
             return None
         for inner in body.instructions.values():
