@@ -121,13 +121,15 @@ def make_plan(
     from podium.models import flops
     from podium.trainer.setup import setup
 
-    params = flops.param_count(cfg.model)
+    params, quantized = flops.param_count(cfg.model), cfg.model.quantization
     plan: dict[str, Any] = {
         "topology": where.name,
         "chips": where.num_chips,
         "params": params,
         "active_params": flops.active_param_count(cfg.model),
         "tokens_per_step": cfg.global_batch_seqs * cfg.data.seq_len,
+        "quantization": None if quantized is None else quantized.kind,
+        "mfu_is_of_flops_per_sec": where.chip.peak_flops,  # bf16's, whatever multiplies
         "fits": False,
         "hbm_bytes_per_chip": 0,
         "hbm_capacity_bytes": where.chip.device_hbm_bytes * where.chip.devices_per_chip,
@@ -281,6 +283,13 @@ def _print(plan: dict[str, Any]) -> None:
         f"{plan['mfu_bound_6nd']:.1%}; if all that is asynchronous were hidden: "
         f"{plan['mfu_bound_6nd_async_hidden']:.1%})"
     )
+    if kind := plan["quantization"]:
+        chip = parse_slice(plan["topology"]).chip
+        speed = "twice as fast as" if kind in chip.twice_as_fast else "no faster than"
+        print(
+            f"Projections multiply {kind}, which {chip.name} does {speed} bf16; MFU is "
+            f"of the bf16 peak, {plan['mfu_is_of_flops_per_sec'] / 1e12:,.0f} Tflop/s"
+        )
     print(
         f"{plan['tokens_budget']:.3g} tokens: at least {plan['days_for_budget']:,.1f} "
         f"days, {plan['usd_for_budget']:,.0f} USD at {plan['usd_per_chip_hour']} a "

@@ -5,6 +5,7 @@
 import dataclasses
 from typing import Literal
 
+from podium.config_quantization import Fp8Config, Int8Config
 from podium.config_remat import check_remat
 from podium.config_setting import setting
 from podium.errors import ConfigError
@@ -403,6 +404,9 @@ class ModelConfig:
     )
     init_std: float = setting(0.02, "standard deviation of initial kernels", above=0.0)
     dtype: Dtype = setting("bfloat16", "compute type; parameters are float32")
+    quantization: Int8Config | Fp8Config | None = setting(
+        None, "projections that multiply eight-bit numbers; weights stay float32"
+    )
     remat: str = setting(
         "none",
         "what the backward pass finds kept, the rest it computes again: none (all), full "
@@ -434,6 +438,7 @@ class ModelConfig:
                 f"model.position.kind='rope', not {self.position.kind!r}"
             )
         check_remat(self)
+        self._check_quantization()
         repeats, (stacked, _) = self.pipeline.repeats, divmod(*self._depth())
         if stacked % repeats:
             raise ConfigError(
@@ -442,6 +447,16 @@ class ModelConfig:
             )
         if self.dense_prefix is not None:
             self._check_prefix(self.dense_prefix.num_layers, self.attention.pattern)
+
+    def _check_quantization(self) -> None:
+        q, mlp = self.quantization, self.mlp
+        if q is None or q.parts != ("mlp",) or not isinstance(mlp, MoeConfig):
+            return
+        if not mlp.num_shared_experts and self.dense_prefix is None:
+            raise ConfigError(
+                "model.quantization.parts is ('mlp',), but every MLP is experts, which "
+                "are not quantised; add 'attention', or quantization=None"
+            )
 
     def _depth(self) -> tuple[int, int]:
         """Layers behind the dense prefix, and how many of them repeat."""

@@ -21,7 +21,7 @@ def test_the_ring_sums_what_a_plain_product_sums(ring, heads):
     rules = ShardingRules(ShardingConfig(), make_mesh(MeshConfig(fsdp=8)))
     x = jax.random.normal(jax.random.key(0), (16, 4, 32))
     g = jax.random.normal(jax.random.key(1), (16, 4, 6, *heads))
-    got = jax.jit(lambda x, g: scattered_gradient(x, g, 2, rules, ring))(x, g)
+    got = jax.jit(lambda x, g: scattered_gradient(x, g, 2, rules, ring, x.dtype))(x, g)
     want = jnp.tensordot(x, g, axes=((0, 1), (0, 1)))
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-5)
     assert got.sharding.spec[0] == "fsdp"

@@ -25,6 +25,7 @@ from podium.config_model import (
     MoeConfig,
     PipelineConfig,
 )
+from podium.config_quantization import Fp8Config, Int8Config
 from podium.errors import ConfigError
 from podium.models import attention_ring
 from profiling import parity
@@ -57,6 +58,16 @@ def with_pipeline(pipeline: PipelineConfig) -> TrainConfig:
 
 
 CASES = {
+    "int8_with_accumulation": shrink(
+        TrainConfig(
+            grad_accum_steps=2,
+            global_batch_seqs=8,
+            model=ModelConfig(num_layers=2, quantization=Int8Config(backward="all")),
+        )
+    ),
+    "fp8_in_a_pipeline": shrink(
+        TrainConfig(model=ModelConfig(quantization=Fp8Config()))
+    ),
     "experts_with_capacity": with_experts(MoeConfig(dispatch=CapacityConfig())),
     "experts_balanced_by_bias": with_experts(DEEPSEEK),
     "experts_and_accumulation": with_experts(
@@ -94,6 +105,7 @@ CASES = {
     ),
 }
 ON = {
+    "fp8_in_a_pipeline": "stage2.fsdp2",
     "experts_with_capacity": "fsdp2.expert2.tensor2",
     "experts_balanced_by_bias": "expert4.tensor2",
     "experts_and_accumulation": "data2.expert2.context2",

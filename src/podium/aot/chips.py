@@ -31,6 +31,7 @@ class Chip:
 
     name: str
     peak_flops: float  # bf16, per second
+    twice_as_fast: tuple[str, ...]  # eight-bit numbers that double it [3]
     hbm_bytes: float  # what the compiler lets a program use
     hbm_bytes_per_sec: float
     link_bytes_per_sec: float  # of one ICI link, in one direction
@@ -64,6 +65,7 @@ CHIPS = {
         Chip(
             name="v4",
             peak_flops=275e12,  # [1]
+            twice_as_fast=(),
             hbm_bytes=30.75 * GIB,  # [4]
             hbm_bytes_per_sec=1.228e12,  # [1]
             link_bytes_per_sec=4.5e10,  # [2]
@@ -80,6 +82,7 @@ CHIPS = {
         Chip(
             name="v5e",
             peak_flops=197e12,  # [1]
+            twice_as_fast=("int8",),
             hbm_bytes=15.75 * GIB,  # [4]
             hbm_bytes_per_sec=8.19e11,  # [1]
             link_bytes_per_sec=4.5e10,  # [2]
@@ -96,6 +99,7 @@ CHIPS = {
         Chip(
             name="v5p",
             peak_flops=459e12,  # [1]
+            twice_as_fast=("int8",),
             hbm_bytes=95.74 * GIB,  # [4]
             hbm_bytes_per_sec=2.765e12,  # [1]
             link_bytes_per_sec=9e10,  # [2]
@@ -118,6 +122,7 @@ CHIPS = {
         Chip(
             name="v6e",
             peak_flops=918e12,  # [1]
+            twice_as_fast=("int8",),
             hbm_bytes=31.25 * GIB,  # [4]
             hbm_bytes_per_sec=1.638e12,  # [1]
             link_bytes_per_sec=9e10,  # [2]
@@ -134,6 +139,7 @@ CHIPS = {
         Chip(
             name="tpu7x",
             peak_flops=2307e12,  # [1]
+            twice_as_fast=("fp8",),
             hbm_bytes=2 * 94.75 * GIB,  # [4], per core
             hbm_bytes_per_sec=7.38e12,  # [1]
             link_bytes_per_sec=9e10,  # [2]

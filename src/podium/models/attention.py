@@ -22,6 +22,7 @@ from podium.models.layers import (
     residual_normal,
 )
 from podium.models.linear import linear
+from podium.models.quantized import dots
 from podium.models.rope import Rotation, rotate
 from podium.sharding.constrain import param, shard
 
@@ -77,6 +78,7 @@ class Attention(nnx.Module):
         self.out_bias = make_bias(rngs, (D,), ("embed",), use=a.use_out_bias)
         self.query_norm = self._make_qk_norm(a, rngs)
         self.key_norm = self._make_qk_norm(a, rngs)
+        self.dots = dots(cfg.quantization, "attention")
         self.kind: LayerKind = kind
         self.window = a.window_tokens if kind == "local" else None
         self.query_scale = H**-0.5 if a.query_scale is None else a.query_scale
@@ -124,9 +126,9 @@ class Attention(nnx.Module):
         return self._merge(out_BTNH), tuple(new)
 
     def _project(self, x_BTD: Array, rows: Rows) -> tuple[Array, Array, Array]:
-        q_BTNH = add_bias(linear(x_BTD, self.query), self.query_bias)
-        k_BTKH = add_bias(linear(x_BTD, self.key), self.key_bias)
-        v_BTKH = add_bias(linear(x_BTD, self.value), self.value_bias)
+        q_BTNH = add_bias(linear(x_BTD, self.query, dots=self.dots), self.query_bias)
+        k_BTKH = add_bias(linear(x_BTD, self.key, dots=self.dots), self.key_bias)
+        v_BTKH = add_bias(linear(x_BTD, self.value, dots=self.dots), self.value_bias)
         if self.query_norm is not None and self.key_norm is not None:
             q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
         if rows.rotations:
@@ -144,4 +146,4 @@ class Attention(nnx.Module):
 
     def _merge(self, out_BTNH: Array) -> Array:
         out_BTNH = shard(out_BTNH, "batch", "length", "heads", "head_dim")
-        return add_bias(linear(out_BTNH, self.out, 2), self.out_bias)
+        return add_bias(linear(out_BTNH, self.out, 2, dots=self.dots), self.out_bias)

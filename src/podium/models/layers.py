@@ -24,6 +24,7 @@ from podium.config_model import (
     RMSNormConfig,
 )
 from podium.models.linear import dot, linear
+from podium.models.quantized import dots
 from podium.sharding.constrain import current_platform, param, shard
 
 
@@ -171,6 +172,7 @@ class GatedMlp(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, mlp: MlpConfig, *, rngs: nnx.Rngs):
         D, F = cfg.embed_dim, mlp.dim
+        self.dots = dots(cfg.quantization, "mlp")
         self.act = silu if mlp.kind == "swiglu" else gelu
         self.gate = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
@@ -183,12 +185,12 @@ class GatedMlp(nnx.Module):
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """[B, T, D] -> [B, T, D]."""
-        gate_BTF = add_bias(linear(x_BTD, self.gate), self.gate_bias)
+        gate_BTF = add_bias(linear(x_BTD, self.gate, dots=self.dots), self.gate_bias)
         gate_BTF = checkpoint_name(gate_BTF, "gate")
-        up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
+        up_BTF = add_bias(linear(x_BTD, self.up, dots=self.dots), self.up_bias)
         up_BTF = checkpoint_name(up_BTF, "up")
         h_BTF = shard(gated(self.act, gate_BTF, up_BTF), "batch", "length", "mlp")
-        return add_bias(linear(h_BTF, self.down), self.down_bias)
+        return add_bias(linear(h_BTF, self.down, dots=self.dots), self.down_bias)
 
 
 class GeluMlp(nnx.Module):
@@ -196,6 +198,7 @@ class GeluMlp(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, mlp: MlpConfig, *, rngs: nnx.Rngs):
         D, F = cfg.embed_dim, mlp.dim
+        self.dots = dots(cfg.quantization, "mlp")
         self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
         self.down = param(
             rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
@@ -205,10 +208,10 @@ class GeluMlp(nnx.Module):
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """[B, T, D] -> [B, T, D]."""
-        up_BTF = add_bias(linear(x_BTD, self.up), self.up_bias)
+        up_BTF = add_bias(linear(x_BTD, self.up, dots=self.dots), self.up_bias)
         up_BTF = checkpoint_name(up_BTF, "up")
         h_BTF = shard(gelu(up_BTF), "batch", "length", "mlp")
-        return add_bias(linear(h_BTF, self.down), self.down_bias)
+        return add_bias(linear(h_BTF, self.down, dots=self.dots), self.down_bias)
 
 
 class Embed(nnx.Module):

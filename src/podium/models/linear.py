@@ -9,7 +9,7 @@ order. The result is the same on every platform.
 """
 
 import functools
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,27 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
+from podium.models.quantized import Dots, Types, quantize, quantized_dot, scaled
 from podium.models.ring_scatter import ring_size, scattered_gradient
 from podium.sharding.constrain import current_platform, current_rules
 
+NOT_QUANTIZED = Dots()
 
-def linear(x: Array, weight: nnx.Param | Array, num_contracted: int = 1) -> Array:
-    """Contracts the last axes of `x` with the first of `weight`, in x's type.
+
+def linear(
+    x: Array,
+    weight: nnx.Param | Array,
+    num_contracted: int = 1,
+    *,
+    dots: Dots = NOT_QUANTIZED,
+) -> Array:
+    """Contracts the last axes of `x` with the first of `weight`, in x's type or `dots`.
 
     [B, T, D] x [D, N, H] -> [B, T, N, H]; with num_contracted=2,
-    [B, T, N, H] x [N, H, D] -> [B, T, D].
+    [B, T, N, H] x [N, H, D] -> [B, T, D]. Gradients pass straight through rounding.
     """
-    width = _width(weight, num_contracted)
-    out = _linear(num_contracted, width, x, _cast(weight[...], x.dtype))
+    how = _How(num_contracted, _axes(weight), dots)
+    out = _linear(how, x, _cast(weight[...], x.dtype))
     return checkpoint_name(out, "linear")  # what remat="dots" saves
 
 
@@ -62,36 +71,61 @@ _cast_here.defvjp(
 Width = Literal["in", "out"]  # on which side of a weight the model's width lies, alone
 
 
-def _width(weight: nnx.Param | Array, n: int) -> Width | None:
-    axes = (
-        weight.get_metadata().get("axes", ()) if isinstance(weight, nnx.Param) else ()
-    )
-    axes = axes[-weight[...].ndim :]  # a stacked layer still carries "layers" in front
-    if n == 1 and axes[:1] == ("embed",):
-        return "in"
-    return "out" if axes[n:] == ("embed",) else None
+class _How(NamedTuple):
+    """What the passes of a `linear` know beside its operands."""
+
+    num_contracted: int
+    axes: tuple[str | None, ...]  # logical, of the weight; () if it has none
+    dots: Dots
+
+    @property
+    def width(self) -> Width | None:
+        """Where the model's width is."""
+        n = self.num_contracted
+        if n == 1 and self.axes[:1] == ("embed",):
+            return "in"
+        return "out" if self.axes[n:] == ("embed",) else None
+
+    @property
+    def gathered(self) -> tuple[str | None, ...] | None:
+        """The weight's axes without those that only its storage is split along."""
+        stored = ("embed", "latent")
+        return tuple(None if a in stored else a for a in self.axes) or None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _linear(n: int, width: Width | None, x: Array, w: Array) -> Array:
-    del width  # the backward pass asks
-    return dot(x, w, range(x.ndim - n, x.ndim), range(n))
+def _axes(weight: nnx.Param | Array) -> tuple[str | None, ...]:
+    if not isinstance(weight, nnx.Param):
+        return ()
+    # A stacked layer still carries "layers" in front.
+    return weight.get_metadata().get("axes", ())[-weight[...].ndim :]
 
 
-def _forward(
-    n: int, width: Width | None, x: Array, w: Array
-) -> tuple[Array, tuple[Array, Array]]:
-    return _linear(n, width, x, w), (x, w)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _linear(how: _How, x: Array, w: Array) -> Array:
+    n = how.num_contracted
+    axes = range(x.ndim - n, x.ndim)
+    return _times_weight(x, w, axes, range(n), how.dots.forward, how)
 
 
-def _backward(
-    n: int, width: Width | None, saved: tuple[Array, Array], g: Array
-) -> tuple[Array, Array]:
-    x, w = saved
+def _times_weight(
+    a: Array, w: Array, a_axes: range, w_axes: range, types: Types | None, how: _How
+) -> Array:
+    if types is None:
+        return dot(a, w, a_axes, w_axes)
+    return quantized_dot(a, w, a_axes, w_axes, types, how.gathered)
+
+
+def _forward(how: _How, x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _linear(how, x, w), (x, w)
+
+
+def _backward(how: _How, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    (x, w), n, dots = saved, how.num_contracted, how.dots
     rows = range(x.ndim - n)
-    dx = dot(g, w, range(len(rows), g.ndim), range(n, w.ndim))
-    if current_platform() != "cpu" or x.size <= g.size:
-        return dx, _weight_gradient(x, g, len(rows), width)
+    g_axes, w_axes = range(len(rows), g.ndim), range(n, w.ndim)
+    dx = _times_weight(g, w, g_axes, w_axes, dots.inputs, how)
+    if current_platform() != "cpu" or x.size <= g.size or dots.weights:
+        return dx, _weight_gradient(x, g, len(rows), how.width, dots.weights)
     # XLA:CPU transposes the left operand of this dot, and computes again whatever
     # made it while it does: so let that be the smaller one, and turn the result round.
     dw = jax.lax.optimization_barrier(dot(g, x, rows, rows))
@@ -99,15 +133,30 @@ def _backward(
     return dx, jnp.moveaxis(dw, range(outs), range(-outs, 0))
 
 
-def _weight_gradient(x: Array, g: Array, num_rows: int, width: Width | None) -> Array:
-    rules = current_rules()
-    if rules is None or width is None or current_platform() != "tpu":
-        return dot(x, g, range(num_rows), range(num_rows))
+def _weight_gradient(
+    x: Array, g: Array, num_rows: int, width: Width | None, types: Types | None = None
+) -> Array:
+    rules, rows, ring = current_rules(), range(num_rows), None
+    if rules is not None and width is not None and current_platform() == "tpu":
+        ring = ring_size(rules, x.shape[-1] if width == "in" else g.shape[-1])
+    if ring is None or width is None:
+        if types is None:
+            return dot(x, g, rows, rows)
+        return quantized_dot(x, g, rows, rows, types)
+    if types is None:
+        return _on_ring(x, g, num_rows, width, ring, x.dtype)
+    lhs, rhs = quantize(x, rows, types.lhs), quantize(g, rows, types.rhs)
+    sums = _on_ring(lhs.qvalue, rhs.qvalue, num_rows, width, ring, x.dtype)
+    return scaled(sums, lhs, rhs, num_rows).astype(x.dtype)
+
+
+def _on_ring(
+    x: Array, g: Array, num_rows: int, width: Width, ring: int, dtype: jnp.dtype
+) -> Array:
     wide, other = (x, g) if width == "in" else (g, x)
-    ring = ring_size(rules, wide.shape[-1])
-    if ring is None:
-        return dot(x, g, range(num_rows), range(num_rows))
-    dw = scattered_gradient(wide, other, num_rows, rules, ring)
+    rules = current_rules()
+    assert rules is not None
+    dw = scattered_gradient(wide, other, num_rows, rules, ring, dtype)
     return dw if width == "in" else jnp.moveaxis(dw, 0, -1)
 
 

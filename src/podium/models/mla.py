@@ -25,6 +25,7 @@ from podium.models.attention_dispatch import attend
 from podium.models.attention_xla import attention_to_cache
 from podium.models.layers import RMSNorm, normal, residual_normal
 from podium.models.linear import accumulate_in, linear
+from podium.models.quantized import dots
 from podium.models.rope import rotate, score_factor
 from podium.sharding.constrain import param, shard
 
@@ -63,6 +64,7 @@ class LatentAttention(nnx.Module):
         self.out = param(
             rngs, (N, U, D), axes=(*heads, "embed"), init=residual_normal(cfg)
         )
+        self.dots = dots(cfg.quantization, "attention")
         self.kind: LayerKind = kind
         self.query_scale = (self.P + self.R) ** -0.5 * score_factor(cfg.position)
         self.implementation, self.context = a.implementation, a.context
@@ -73,7 +75,10 @@ class LatentAttention(nnx.Module):
         """Every token reads its own segment up to itself."""
         q_BTNH = self._queries(x_BTD, rows)
         c_BTC, k_BT1R = self._latent(x_BTD, rows)
-        k_BTNP, v_BTNU = linear(c_BTC, self.key), linear(c_BTC, self.value)
+        k_BTNP, v_BTNU = (
+            linear(c_BTC, self.key, dots=self.dots),
+            linear(c_BTC, self.value, dots=self.dots),
+        )
         shared_BTNR = jnp.broadcast_to(k_BT1R, (*k_BTNP.shape[:3], self.R))
         k_BTNH = jnp.concatenate([k_BTNP, shared_BTNR], axis=-1)
         heads = ("batch", "length", "heads", "head_dim")
@@ -116,17 +121,21 @@ class LatentAttention(nnx.Module):
         """[B, T, N, P + R], scaled."""
         from_BTX = x_BTD
         if self.query_down is not None and self.query_norm is not None:
-            from_BTX = self.query_norm(linear(x_BTD, self.query_down))
+            from_BTX = self.query_norm(linear(x_BTD, self.query_down, dots=self.dots))
             from_BTX = shard(from_BTX, "batch", "length", None)
             from_BTX = checkpoint_name(from_BTX, "query")
-        q_BTNP, q_BTNR = jnp.split(linear(from_BTX, self.query), [self.P], axis=-1)
+        q_BTNP, q_BTNR = jnp.split(
+            linear(from_BTX, self.query, dots=self.dots), [self.P], axis=-1
+        )
         q_BTNR = rotate(q_BTNR, rows.rotations[self.kind])
         q_BTNH = jnp.concatenate([q_BTNP, q_BTNR], axis=-1)
         return q_BTNH * jnp.asarray(self.query_scale, q_BTNH.dtype)
 
     def _latent(self, x_BTD: Array, rows: Rows) -> tuple[Array, Array]:
         """The latent of every token, [B, T, C], and its key under RoPE, [B, T, 1, R]."""
-        both_BTX = shard(linear(x_BTD, self.kv_down), "batch", "length", None)
+        both_BTX = shard(
+            linear(x_BTD, self.kv_down, dots=self.dots), "batch", "length", None
+        )
         c_BTC, k_BTR = jnp.split(both_BTX, [both_BTX.shape[-1] - self.R], axis=-1)
         c_BTC = checkpoint_name(self.kv_norm(c_BTC), "value")
         k_BT1R = rotate(k_BTR[:, :, None], rows.rotations[self.kind])
@@ -134,7 +143,7 @@ class LatentAttention(nnx.Module):
 
     def _merge(self, out_BTNU: Array) -> Array:
         out_BTNU = shard(out_BTNU, "batch", "length", "heads", "head_dim")
-        return linear(out_BTNU, self.out, 2)
+        return linear(out_BTNU, self.out, 2, dots=self.dots)
 
 
 def _einsum(spec: str, x: Array, weight: nnx.Param) -> Array:

@@ -63,12 +63,17 @@ def outermost_torus_dim(rules: ShardingRules) -> int:
 
 
 def scattered_gradient(
-    wide: Array, other: Array, num_rows: int, rules: ShardingRules, ring: int
+    wide: Array,
+    other: Array,
+    num_rows: int,
+    rules: ShardingRules,
+    ring: int,
+    dtype: jnp.dtype,
 ) -> Array:
     """Sum over rows of wide[.., D] x other[.., F..] -> [D, F..], split along D.
 
     The first `num_rows` dims of both are rows, split over the mesh axis that splits D.
-    Partial sums travel in the operands' type, as they would in XLA's all-reduce.
+    Partial sums travel in `dtype`, the result's: the operands', unless they are quantised.
     """
     (axis,) = rules.mesh_axes("embed")
     size = rules.mesh.shape[axis]
@@ -89,7 +94,11 @@ def scattered_gradient(
 
         def dot(part: Array, dtype: jnp.dtype) -> Array:
             dims = ((rows, rows), ((), ()))
-            return jax.lax.dot_general(part, other, dims, preferred_element_type=dtype)
+            # Of int8, int32 whatever is asked for: a float sum would leave the units.
+            sums = jnp.int32 if part.dtype == jnp.int8 else dtype
+            return jax.lax.dot_general(
+                part, other, dims, preferred_element_type=sums
+            ).astype(dtype)
 
         def step(total: Array, number: int, sign: int) -> Array:
             pairs = onward if sign > 0 else [(b, a) for a, b in onward]
@@ -99,9 +108,9 @@ def scattered_gradient(
                 (jax.lax.ppermute(total, axis, pairs), part(number, sign))
             )
             sums = total.astype(jnp.float32) + dot(mine, jnp.dtype(jnp.float32))
-            return sums.astype(wide.dtype)
+            return sums.astype(dtype)
 
-        up, down = (dot(part(0, sign), wide.dtype) for sign in (1, -1))
+        up, down = (dot(part(0, sign), dtype) for sign in (1, -1))
         for number in range(1, ring):
             up, down = step(up, number, 1), step(down, number, -1)
         return jax.lax.psum_scatter(
