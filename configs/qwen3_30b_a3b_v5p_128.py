@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Qwen 3 30B-A3B on v5p-128 (64 chips), 1,048,576 tokens a step.
 
-Planned: PLAN
+Planned: 14.6 of 95.74 GiB a chip, a step of at least 1.77 s,
+9,281 tokens/s a chip, 46.7% MFU.
 
 python -m profiling.plan --config=configs/qwen3_30b_a3b_v5p_128.py --topology=v5p-128
 """
