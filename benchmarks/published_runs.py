@@ -22,7 +22,7 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import report
-from configs.families import llama_3_1_8b
+from configs.families import llama_3_1_8b, llama_3_1_70b, llama_3_1_405b
 from podium.aot import compile as aot
 from podium.aot.chips import parse_slice
 from podium.config import DataConfig, MeshConfig, TrainConfig
@@ -98,19 +98,6 @@ def gpt(layers: int, dim: int, heads: int, mlp_dim: int, remat: str) -> ModelCon
         attention=AttentionConfig(num_heads=heads, num_kv_heads=heads, head_dim=256),
         mlp=MlpConfig(kind="gelu", dim=mlp_dim),
         tie_embeddings=True,
-        remat=remat,
-    )
-
-
-def llama(layers: int, dim: int, heads: int, mlp_dim: int, remat: str) -> ModelConfig:
-    """Llama 3.1 of another size (arXiv:2407.21783, table 3)."""
-    small = llama_3_1_8b()
-    return dataclasses.replace(
-        small,
-        num_layers=layers,
-        embed_dim=dim,
-        attention=dataclasses.replace(small.attention, num_heads=heads),
-        mlp=MlpConfig(kind="swiglu", dim=mlp_dim),
         remat=remat,
     )
 
@@ -206,7 +193,7 @@ RUNS = (
     Run(
         name="Llama 3.1 70B",
         topology="v6e-256",
-        model=llama(80, 8192, 64, 28_672, "full"),
+        model=dataclasses.replace(llama_3_1_70b(), remat="full"),
         seq_len=8192,
         rows_per_chip=5,
         grad_accum_steps=5,
@@ -217,7 +204,7 @@ RUNS = (
     Run(
         name="Llama 3.1 405B",
         topology="v5p-1024",
-        model=llama(126, 16_384, 128, 53_248, "full"),
+        model=dataclasses.replace(llama_3_1_405b(), remat="full"),
         seq_len=8192,
         rows_per_chip=2,
         tflops_per_sec=314.530,
