@@ -26,7 +26,8 @@ from profiling.estimate_memory import (
 from profiling.placement import Placement, place
 from profiling.shares import Shares
 
-# Share of peak that dense matmul fusions reach, fitted to compiled steps.
+# Share of peak that dense matmul fusions reach: fitted to compiled steps, then scaled by
+# what more scoped memory gains, see docs/planning.md.
 EFFICIENCY = {"v4": 0.85, "v5e": 0.90, "v5p": 0.88, "v6e": 0.77, "tpu7x": 0.53}
 HIDDEN = 0.9  # of compute, the part that asynchronous transfers can lie under
 ACCUMULATE_BYTES = 12  # per parameter: read the sum and the new gradient, write
