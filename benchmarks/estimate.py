@@ -4,13 +4,18 @@
 
 python benchmarks/estimate.py [--only=WORD] > benchmarks/results/estimate.md
 
-The steps are those of published_runs.py and the 102B config; needs the extra `tpu`.
-Compiles take minutes each; their results are kept.
+The steps are those of published_runs.py, pipelines, and the shipped configs, whose
+compiled figures are read from shipped_plans.json. Needs the extra `tpu`; the others
+compile for minutes each. Steps that are not asked for keep what an earlier run compiled,
+in results/estimate.json; the closed forms are always made anew.
 """
 
 import argparse
+import dataclasses
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -19,44 +24,88 @@ from benchmarks.published_runs import RUNS
 from podium import cli
 from podium.aot import compile as aot
 from podium.aot.chips import parse_slice
-from profiling.plan import make_plan
+from podium.config import MeshConfig, TrainConfig
 from profiling.search import own
 
-CONFIGS = (("configs/dense_100b_v4_256.py", "v4-256"),)
+RESULTS = Path(__file__).parent / "results"
+SHIPPED, KEPT = RESULTS / "shipped_plans.json", RESULTS / "estimate.json"
+PIPELINES = (
+    ("Llama 3 70B, 4 stages", {"stage": 4, "fsdp": 32}, 1),
+    ("Llama 3 70B, 4 stages, 2 repeats", {"stage": 4, "fsdp": 32}, 2),
+)
+
+
+def pipeline(sizes: dict[str, int], repeats: int) -> TrainConfig:
+    """Llama 3 70B, its layers in stages."""
+    cfg = cli.load_config("configs/llama3_70b_v5p_256.py")
+    runs = dataclasses.replace(cfg.model.pipeline, repeats=repeats)
+    model = dataclasses.replace(cfg.model, pipeline=runs)
+    return dataclasses.replace(cfg, mesh=MeshConfig(**sizes), model=model)
+
+
+def steps() -> dict[str, tuple[str, TrainConfig]]:
+    """Those that are compiled here: name -> slice, config."""
+    found = {
+        f"{run.name}, {run.topology}": (run.topology, run.config()) for run in RUNS
+    }
+    for name, sizes, repeats in PIPELINES:
+        found[name] = ("v5p-256", pipeline(sizes, repeats))
+    return found
+
+
+def compiled(topology: str, cfg: TrainConfig) -> dict[str, Any]:
+    """What is kept of a plan."""
+    from profiling.plan import make_plan
+
+    aot.without_tpus()
+    plan = make_plan(cfg, parse_slice(topology))
+    kept = ("topology", "mesh", "fits", "hbm_bytes_per_chip", "step_secs")
+    about = report.provenance()
+    return {
+        **{k: plan.get(k) for k in kept},
+        **{k: about[k] for k in ("date", "commit")},
+    }
+
+
+def line(name: str, cfg: TrainConfig, plan: dict[str, Any]) -> str:
+    """A row of the table."""
+    guess = own(cfg, parse_slice(plan["topology"]))
+    mesh = " x ".join(f"{k} {v}" for k, v in plan["mesh"].items())
+    hbm = guess.hbm_bytes_per_chip, plan["hbm_bytes_per_chip"]
+    row = f"| {name} | {plan['topology']} | {mesh}, {cfg.model.remat} "
+    row += f"| {hbm[0] / 2**30:.1f} | {hbm[1] / 2**30:.1f} | {hbm[0] / hbm[1]:.2f} "
+    secs = guess.step_secs, plan["step_secs"]
+    row += f"| {secs[0]:.2f} | {secs[1]:.2f} | {secs[0] / secs[1]:.2f} "
+    return f"{row}| {plan['commit']} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="rows whose name or slice has this")
+    parser.add_argument("--only", default="", help="compile steps whose name has this")
     args = parser.parse_args()
-    aot.without_tpus()
-    steps = [(run.name, run.topology, run.config()) for run in RUNS]
-    steps += [(Path(f).stem, t, cli.load_config(f)) for f, t in CONFIGS]
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    mine = steps()
+    for name, (topology, cfg) in mine.items():
+        if args.only.lower() in name.lower():
+            kept[name] = compiled(topology, cfg)
+            KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     print("# python benchmarks/estimate.py\n")
-    print("The closed forms of `profiling.plan --search` beside compiled steps.\n")
+    print(
+        "The closed forms of `profiling.plan --search` beside compiled steps; the last"
+    )
+    print("column is the commit that compiled one.\n")
     print(
         "| step | slice | mesh, remat | HBM GiB estimated | compiled | ratio "
-        "| step s estimated | compiled | ratio |"
+        "| step s estimated | compiled | ratio | commit |"
     )
-    print("|---|---|---|--:|--:|--:|--:|--:|--:|")
-    for name, topology, cfg in steps:
-        if args.only.lower() not in f"{name} {topology}".lower():
-            continue
-        where = parse_slice(topology)
-        guess, plan = own(cfg, where), make_plan(cfg, where)
-        mesh = " x ".join(f"{k} {v}" for k, v in plan["mesh"].items())
-        hbm = guess.hbm_bytes_per_chip, plan["hbm_bytes_per_chip"]
-        row = f"| {name} | {topology} | {mesh}, {cfg.model.remat} "
-        row += f"| {hbm[0] / 2**30:.1f} | {hbm[1] / 2**30:.1f} "
-        row += f"| {hbm[0] / hbm[1]:.2f} " if hbm[1] else "| – "
-        if plan["fits"]:
-            secs = guess.step_secs, plan["step_secs"]
-            row += f"| {secs[0]:.2f} | {secs[1]:.2f} | {secs[0] / secs[1]:.2f} |"
-        else:
-            row += f"| {guess.step_secs:.2f} | does not fit | – |"
-        print(row, flush=True)
+    print("|---|---|---|--:|--:|--:|--:|--:|--:|---|")
+    for name, (_, cfg) in mine.items():
+        if name in kept and kept[name]["fits"]:
+            print(line(name, cfg, kept[name]))
+    for name, plan in json.loads(SHIPPED.read_text()).items():
+        print(line(f"`{name}`", cli.load_config(f"configs/{name}.py"), plan))
     print("\n```")
     print("\n".join(report.lines(report.provenance())))
     print("```")

@@ -16,6 +16,7 @@ positions, targets) and an order that cannot be sought; it runs at its own best 
 import argparse
 import contextlib
 import datetime
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -65,7 +66,8 @@ def write_corpus(folder: pathlib.Path, num_tokens: int) -> None:
                 frame, payload = encode_record(tokens.tobytes())
                 index.append((offset, offset + payload, length))
                 offset += file.write(frame)
-        np.save(folder / f"{name}.index.npy", np.array(index, INDEX_DTYPE))
+        index_file = folder / f"{name}.index.npy"
+        np.save(index_file, np.array(index, INDEX_DTYPE))
         shards.append(
             Shard(
                 file=f"{name}.tfrecord",
@@ -75,7 +77,7 @@ def write_corpus(folder: pathlib.Path, num_tokens: int) -> None:
                 tokens=int(part.sum()),
                 bytes=offset,
                 sha256="",
-                index_sha256="",
+                index_sha256=hashlib.sha256(index_file.read_bytes()).hexdigest(),
                 sources=(SourceRange(0, len(part), 0, "synthetic"),),
             )
         )
@@ -132,7 +134,7 @@ def verified(spec: StreamSpec, tokens: int, secs: float) -> Iterator[Rate]:
         for step in itertools.count():
             if step % per_epoch == 0:
                 for documents, _ in loader.datasets:
-                    documents._verified[:] = False
+                    documents._state[:] = 0  # unread
             yield loader.read(step, out)
 
     return rates(batches(), tokens, secs, time.process_time)

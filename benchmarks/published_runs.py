@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The planner's bound beside what others have measured on real TPU slices.
 
-python benchmarks/published_runs.py [--only=WORD] > benchmarks/results/published_runs.md
+python benchmarks/published_runs.py [--only=REGEX] > benchmarks/results/published_runs.md
 
 Each row is a run that MaxText published (Apache-2.0; only figures are taken): the same
 architecture, sequence length, rows per chip and slice, compiled as our own train step.
@@ -15,6 +15,7 @@ TFLOP/s is divided by the operations per token that its authors counted at that 
 
 import argparse
 import dataclasses
+import re
 import sys
 from pathlib import Path
 from typing import Literal
@@ -218,13 +219,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="rows whose name or slice has this")
+    parser.add_argument("--only", default="", help="rows that match this regex")
     args = parser.parse_args()
     aot.without_tpus()
     rows = [
         row(run)
         for run in RUNS
-        if args.only.lower() in f"{run.name} {run.topology}".lower()
+        if re.search(args.only, f"{run.name} {run.topology}", re.IGNORECASE)
     ]
     print("# python benchmarks/published_runs.py\n")
     print(

@@ -24,7 +24,7 @@ def memory(s: Shares) -> dict[str, float]:
         "parameters": FLOAT32 * params,
         "optimizer": 0.0 if is_state_on_host(s) else state_bytes(s),
         "gradients": FLOAT32 * params,
-        "activations": s.cfg.model.num_layers * saved_per_layer(s),
+        "activations": s.passes * saved_per_layer(s),
         "temporaries": _temporaries(s),
     }
     if s.cfg.optim.ema_decay is not None:
@@ -104,11 +104,9 @@ def tensor_numbers(s: Shares) -> dict[str, float]:
     found |= {"up": up} | ({"gate": up} if model.mlp.kind != "gelu" else {})
     found[LINEAR] = linear + sum(found.get(n, 0.0) for n in _OF_LINEAR)
     if s.moe is not None:
-        # Devices of an expert group gather each other's tokens, moe_dropless.py.
-        sent = s.tokens * s.moe.experts_per_token * s.parts("experts")
-        wide = sent * s.moe.dim / s.parts("mlp")
+        wide = s.sent * s.moe.dim / s.parts("mlp")
         found |= {"expert_gate": wide, "expert_up": wide}
-        found |= dict.fromkeys(("expert_input", "expert_out"), sent * model.embed_dim)
+        found["expert_input"] = s.sent * model.embed_dim
     return found
 
 
@@ -125,9 +123,7 @@ def _routed(s: Shares) -> float:
     if s.moe is None:
         return 0.0
     F, D = s.moe.dim / s.parts("mlp"), s.cfg.model.embed_dim
-    # Devices of an expert group gather each other's tokens, see models/moe_dropless.py.
-    sent = s.tokens * s.moe.experts_per_token * s.parts("experts")
-    return sent * (3 * F + 2 * D)
+    return s.sent * (3 * F + 2 * D)
 
 
 def _temporaries(s: Shares) -> float:
@@ -137,10 +133,10 @@ def _temporaries(s: Shares) -> float:
     is_gathered = s.parts("embed") > 1
     layer = size * gathered * (2 if is_gathered else 1)
     layer += size * (_backward_set(s) + _routed(s))
-    chunk = min(cfg.loss.chunk_tokens, s.tokens)
+    chunk = min(cfg.loss.chunk_tokens, s.head_tokens)
     logits = 2 * FLOAT32 * chunk * s.table_params / D
     # The head gathered, its gradient, and that of every hidden state.
-    head = logits + 2 * size * s.table_params + size * D * s.tokens
+    head = logits + 2 * size * s.table_params + size * D * s.head_tokens
     whole = size * params  # all weights in the compute type, cast outside of the loop
     if cfg.grad_accum_steps > 1:
         whole += FLOAT32 * params  # the sum, and the micro-batch's own gradients
@@ -168,4 +164,4 @@ def host_activations(s: Shares) -> float:
     if names is None:
         return 0.0
     per_layer = compute_bytes(s) * _sum(names, names.host, tensor_numbers(s))
-    return s.cfg.model.num_layers * per_layer
+    return s.passes * per_layer

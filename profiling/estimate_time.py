@@ -12,10 +12,13 @@ what `roofline.py` reads from a compiled step, and shares its conventions.
 """
 
 import dataclasses
+import functools
 import math
+from functools import cached_property
 from typing import NamedTuple
 
 from podium.aot.chips import Slice
+from podium.config_model import CapacityConfig
 from podium.config_remat import LINEAR, kept
 from profiling.estimate_memory import (
     compute_bytes,
@@ -24,10 +27,11 @@ from profiling.estimate_memory import (
     state_bytes,
 )
 from profiling.placement import Placement, place
+from profiling.projections import Projection
 from profiling.shares import Shares
 
-# Share of peak that dense matmul fusions reach: fitted to compiled steps, then scaled by
-# what more scoped memory gains, see docs/planning.md.
+# Share of peak that dense matmul fusions reach: fitted to compiled steps, scaled by what
+# more scoped memory gains, and held against `benchmarks/results/estimate.md` since.
 EFFICIENCY = {"v4": 0.85, "v5e": 0.90, "v5p": 0.88, "v6e": 0.77, "tpu7x": 0.53}
 HIDDEN = 0.9  # of compute, the part that asynchronous transfers can lie under
 ACCUMULATE_BYTES = 12  # per parameter: read the sum and the new gradient, write
@@ -63,7 +67,15 @@ class Again(NamedTuple):
 
 def recomputed(s: Shares) -> Again:
     """By `model.remat`; latent attention's heads count as the projections."""
-    names, model = kept(s.cfg.model.remat), s.cfg.model
+    model = s.cfg.model
+    return _again(
+        model.remat, model.attention.kind == "latent", model.mlp.kind == "gelu"
+    )
+
+
+@functools.cache
+def _again(remat: str, is_latent: bool, is_gelu: bool) -> Again:
+    names = kept(remat)
     if names is None:
         return Again(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -71,15 +83,14 @@ def recomputed(s: Shares) -> Again:
         missing = [n for n in wanted if n not in names]
         return len(missing) / len(wanted)
 
-    latent = model.attention.kind == "latent"
     heads = ("query", "key", "value")
-    qkv = share(*(f"{n}_heads" for n in heads)) if latent else share(*heads)
+    qkv = share(*(f"{n}_heads" for n in heads)) if is_latent else share(*heads)
     dots = LINEAR in names
     return Again(
         qkv=0.0 if dots else qkv,
         attention=share("attention_out"),
         out=0.0 if dots or "block_middle" in names else share("out_proj"),
-        mlp=0.0 if dots else share(*(["up"] if model.mlp.kind == "gelu" else _GATED)),
+        mlp=0.0 if dots else share(*(["up"] if is_gelu else _GATED)),
         experts=share("expert_gate", "expert_up"),
         sent=share("expert_input"),
     )
@@ -90,26 +101,28 @@ _GATED = ("gate", "up")
 
 def times(s: Shares, where: Slice) -> Times:
     """Of one step on a mesh that the config divides over."""
-    across = {"data": 1, "fsdp": 1}
+    across = {"stage": 1, "data": 1, "fsdp": 1}
     if where.num_slices > 1:
         across = _across(s, where)
     inside = {axis: n // across.get(axis, 1) for axis, n in s.sizes.items()}
     layer = _Layer(s, where, place(inside, where), across)
-    parts, L = s.cfg.grad_accum_steps, s.cfg.model.num_layers
+    parts, L = s.cfg.grad_accum_steps, s.passes
     hbm = where.chip.hbm_bytes_per_sec / where.chip.devices_per_chip
     head, head_sync, head_async = layer.head()
     compute, sync, hidden = layer.compute_secs(), layer.sync_secs(), layer.async_secs()
-    exposed = sync + max(0.0, hidden - HIDDEN * compute)
+    dcn = layer.dcn_secs()  # beside the links of a slice
+    exposed = sync + max(0.0, max(hidden, dcn) - HIDDEN * compute)
+    travel, travel_dcn = layer.pipeline_secs()
     exposed_head = head_sync + max(0.0, head_async - HIDDEN * head)
     update = UPDATE_BYTES * s.params()
     if parts > 1:
         update += ACCUMULATE_BYTES * s.params() * parts
     return Times(
         compute_secs=parts * (L * compute + head),
-        exposed_secs=parts * (L * exposed + exposed_head),
+        exposed_secs=parts * (L * exposed + exposed_head + travel + travel_dcn),
         optimizer_secs=max(update / hbm, _state_copies_secs(s, where)),
-        ici_secs=parts * (L * (sync + hidden) + head_sync + head_async),
-        dcn_secs=parts * L * layer.dcn_secs(),
+        ici_secs=parts * (L * (sync + hidden) + head_sync + head_async + travel),
+        dcn_secs=parts * (L * dcn + travel_dcn),
     )
 
 
@@ -120,9 +133,9 @@ def _state_copies_secs(s: Shares, where: Slice) -> float:
 
 
 def _across(s: Shares, where: Slice) -> dict[str, int]:
-    asked = s.cfg.mesh.slices
-    fsdp = where.num_slices // asked.data if asked.fsdp == -1 else asked.fsdp
-    return {"data": where.num_slices // fsdp, "fsdp": fsdp}
+    asked = dataclasses.asdict(s.cfg.mesh.slices)
+    known = math.prod(n for n in asked.values() if n != -1)
+    return {a: where.num_slices // known if n == -1 else n for a, n in asked.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,22 +153,28 @@ class _Layer:
         """Forward, backward, and what is computed again."""
         s, chip = self.s, self.where.chip
         again_of = recomputed(s)
-        a, D = s.cfg.model.attention, s.cfg.model.embed_dim
-        one = 2 * s.tokens * D * a.head_dim
-        heads = a.num_heads / s.parts("heads")
-        kv_heads = a.num_kv_heads / s.parts("kv_heads")
-        again = again_of.qkv * one * (heads + 2 * kv_heads)
-        again += again_of.out * one * heads
-        all_mlp = s.projection_flops - 2 * one * (heads + kv_heads)
-        again += again_of.mlp * (all_mlp - s.down_flops)
-        dense = 3 * s.projection_flops + again
+        dense = sum(p.flops(chip) for p in self._projections)
         grouped = s.expert_flops * (3 + again_of.experts * 2 / 3)
         # Kernels count at peak, as in the roofline; backward is 7 matmuls to 2.
         kernel = s.attention_flops * (1 + again_of.attention + 3.5)
         peak = chip.device_peak_flops
         secs = (dense / EFFICIENCY[chip.name] + kernel + grouped) / peak
-        return secs + self._elementwise_bytes() / (
-            chip.hbm_bytes_per_sec / chip.devices_per_chip
+        moved = self._elementwise_bytes()
+        moved += sum(p.rounding_bytes() for p in self._projections)
+        return secs + moved / (chip.hbm_bytes_per_sec / chip.devices_per_chip)
+
+    @cached_property
+    def _projections(self) -> tuple[Projection, ...]:
+        """Those of dense weights; what multiplies the same numbers is one."""
+        s, again = self.s, recomputed(self.s)
+        a, D, F = s.cfg.model.attention, s.cfg.model.embed_dim, s.mlp_width
+        heads = a.head_dim * a.num_heads / s.parts("heads")
+        kv_heads = a.head_dim * a.num_kv_heads / s.parts("kv_heads")
+        return (
+            Projection(s, "attention", D, heads + 2 * kv_heads, again.qkv),
+            Projection(s, "attention", heads, D, again.out),
+            Projection(s, "mlp", D, (s.dense_mlp_kernels - 1) * F, again.mlp),
+            Projection(s, "mlp", F, D, 0.0),
         )
 
     def _elementwise_bytes(self) -> float:
@@ -166,8 +185,7 @@ class _Layer:
         heads = a.head_dim * (a.num_heads + a.num_kv_heads) / s.parts("heads")
         numbers = s.residual_tokens * 4 * D + s.tokens * (2 * s.mlp_width + heads)
         if s.moe is not None:  # sorted, gathered and weighted copies
-            sent = s.tokens * s.moe.experts_per_token * s.parts("experts")
-            numbers += sent * (6 * D + 3 * s.moe.dim / s.parts("mlp"))
+            numbers += s.sent * (6 * D + 3 * s.moe.dim / s.parts("mlp"))
         return compute_bytes(s) * passes * numbers
 
     def head(self) -> tuple[float, float, float]:
@@ -175,7 +193,7 @@ class _Layer:
         the synchronous and the asynchronous collectives of both tables."""
         s, chip = self.s, self.where.chip
         compute = 4 * s.head_flops / EFFICIENCY[chip.name] / chip.device_peak_flops
-        logits = s.tokens * s.table_params / s.cfg.model.embed_dim
+        logits = s.head_tokens * s.table_params / s.cfg.model.embed_dim
         compute += 6 * 4 * logits / (chip.hbm_bytes_per_sec / chip.devices_per_chip)
         table = compute_bytes(s) * s.table_params
         gathers = s.num_tables + 1
@@ -190,7 +208,7 @@ class _Layer:
 
     def async_secs(self) -> float:
         """Those that can lie under compute."""
-        gathers = 2 * self._gather(self._weights(), self.s.axes("embed"))
+        gathers = self._gather(self._gathered(), self.s.axes("embed"))
         return (
             gathers + self._gradients(self._weights())[1] + self._ring() + self._host()
         )
@@ -202,7 +220,15 @@ class _Layer:
         n = self.across["data"]
         secs = 2 * share * (n - 1) / n / dcn
         n = self.across["fsdp"]
-        return secs + 3 * share * (n - 1) / dcn
+        moved = self._gathered() / self.s.parts("embed") + share
+        return secs + moved * (n - 1) / dcn
+
+    def _gathered(self) -> float:
+        """Bytes of all gathers of a layer's weights."""
+        s = self.s
+        experts = 2 * compute_bytes(s) * s.expert_layer_params
+        dense = (p.gathered_bytes(compute_bytes(s)) for p in self._projections)
+        return sum(dense) + experts
 
     def _weights(self) -> float:
         """Bytes of a layer's weights in the compute type, gathered."""
@@ -259,11 +285,14 @@ class _Layer:
         return (10 + again.qkv + again.out) * self._gather(rows, axes)
 
     def _experts(self) -> float:
-        """Tokens of an expert group, gathered and summed back, see moe_dropless.py."""
+        """Tokens of an expert group, gathered and summed back, see moe_dropless.py; with
+        a capacity their slots, exchanged, moe_capacity.py."""
         s = self.s
         if s.moe is None or s.parts("experts") == 1:
             return 0.0
         rows = compute_bytes(s) * s.cfg.model.embed_dim * s.tokens * s.parts("experts")
+        if isinstance(s.moe.dispatch, CapacityConfig):
+            rows = compute_bytes(s) * s.cfg.model.embed_dim * s.chosen
         return (4 + recomputed(s).sent) * self._gather(rows, s.axes("experts"))
 
     def _ring(self) -> float:
@@ -278,8 +307,23 @@ class _Layer:
         rounds = s.parts("length") - 1
         return (3 + again) * kv * rounds / self.where.chip.link_bytes_per_sec
 
+    def pipeline_secs(self) -> tuple[float, float]:
+        """Of one micro-batch: activations to the next stage and their gradients back,
+        once an iteration, inside slices and across them. Nothing hides them: a stage
+        begins with what it waits for."""
+        s = self.s
+        if s.schedule is None:
+            return 0.0, 0.0
+        chip = self.where.chip
+        moved = compute_bytes(s) * s.cfg.model.embed_dim * s.residual_tokens
+        moved *= 2 * s.schedule.num_times
+        inside = s.sizes["stage"] // self.across["stage"]
+        ici = moved / chip.link_bytes_per_sec if inside > 1 else 0.0
+        dcn = moved / (chip.dcn_bytes_per_sec / chip.devices_per_chip)
+        return ici, dcn if self.across["stage"] > 1 else 0.0
+
     def _host(self) -> float:
         """Copies to and from the host's memory."""
         s, chip = self.s, self.where.chip
-        per_layer = host_activations(s) / s.cfg.model.num_layers
+        per_layer = host_activations(s) / s.passes
         return per_layer * chip.devices_per_chip / chip.host_bytes_per_sec

@@ -9,6 +9,7 @@ thousands of meshes are sorted out without building one.
 import math
 
 from podium.config_model import MoeConfig
+from podium.errors import ConfigError
 from profiling.shares import Shares
 
 
@@ -34,7 +35,6 @@ def indivisible(s: Shares) -> str | None:
         ("model.attention.head_dim", a.head_dim, "head_dim"),
         ("model.mlp.dim", model.mlp.dim, "mlp"),
         ("the vocabulary", model.vocab_rows, "vocab"),
-        ("model.num_layers", model.num_layers, "layers"),
     ]
     if isinstance(model.mlp, MoeConfig):
         dims += [
@@ -44,6 +44,23 @@ def indivisible(s: Shares) -> str | None:
     for name, number, logical in dims:
         if number % s.parts(logical):
             return _words(name, number, s, logical)
+    return _stages(s)
+
+
+def _stages(s: Shares) -> str | None:
+    from podium.models.transformer import layer_stacks  # imports jax
+
+    stages, model = s.parts("layers"), s.cfg.model
+    if stages == 1:
+        return None
+    pattern, count = layer_stacks(model).get("stack", ((), 0))
+    runs = stages * model.pipeline.repeats
+    if not count or count % runs:
+        return f"{count} repeats of {len(pattern)} layers by stage * repeats ({runs})"
+    try:
+        _ = s.schedule
+    except ConfigError:
+        return "rows of a micro-batch by stage * " + " * ".join(s.axes("batch"))
     return None
 
 

@@ -99,9 +99,12 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", max(map(size_of, meshes)))
+    num_devices = max(map(size_of, meshes))
+    jax.config.update("jax_num_cpu_devices", num_devices)
     from podium.compile_cache import use_compile_cache
+    from podium.sharding.mesh import give_threads
 
+    give_threads(num_devices)
     use_compile_cache()
     outcomes = []
 

@@ -236,10 +236,24 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-def _print(plan: dict[str, Any]) -> None:
-    from podium.sharding_tables import print_collectives
+def _usd(amount: float) -> str:
+    return f"{amount:,.{0 if amount >= 100 else 2}f} USD"
 
-    gib = 2**30
+
+def quantization_line(kind: str, where: Slice) -> str:
+    """Whether eight-bit matmuls gain speed on these chips."""
+    name = where.chip.name
+    if kind in where.chip.twice_as_fast:
+        return f"Projections multiply {kind}, which {name} does twice as fast as bf16"
+    return (
+        f"Projections multiply {kind}, which {name} does no faster than bf16: "
+        "quantised matmuls gain no speed there"
+    )
+
+
+def _print(plan: dict[str, Any]) -> None:
+    from podium.sharding_tables import print_collectives, secs_text, size_text
+
     is_sparse = plan["params"] != plan["active_params"]
     active = f" ({_count(plan['active_params'])} a token)" if is_sparse else ""
     print(
@@ -247,35 +261,35 @@ def _print(plan: dict[str, Any]) -> None:
         f"{plan['chips']} chips, mesh "
         + " x ".join(f"{k}={v}" for k, v in plan["mesh"].items())
     )
-    used, room = plan["hbm_bytes_per_chip"] / gib, plan["hbm_capacity_bytes"] / gib
+    used, room = plan["hbm_bytes_per_chip"], plan["hbm_capacity_bytes"]
     if not plan["fits"]:
-        needs = f"needs {used:.2f} GiB" if used else "needs more"
-        print(f"Does not fit: a chip {needs} of {room:.2f} GiB.")
+        needs = f"needs {size_text(used)}" if used else "needs more"
+        print(f"Does not fit: a chip {needs} of {size_text(room)}.")
         if proposal := plan.get("proposal"):
             print(
-                f"This fits, in {proposal['hbm_bytes_per_chip'] / gib:.2f} GiB a chip: "
+                f"This fits, in {size_text(proposal['hbm_bytes_per_chip'])} a chip: "
                 f"{proposal['change']}"
             )
         return
-    print(f"Fits: {used:.2f} of {room:.2f} GiB a chip ({used / room:.0%}):")
+    print(f"Fits: {size_text(used)} of {size_text(room)} a chip ({used / room:.1%}):")
     for name, size in plan["hbm_bytes"].items():
-        print(f"  {name.replace('_', ' '):<18}{size / gib:8.2f} GiB")
+        print(f"  {name.replace('_', ' '):<18}{size_text(size):>10}")
     secs = plan["secs"]
     if held := plan["host_bytes_per_chip"]:
         print(
-            f"On the host: {held / gib:.2f} GiB a chip, optimizer "
-            f"{plan['host_bytes']['optimizer'] / gib:.2f} and activations "
-            f"{plan['host_bytes']['activations'] / gib:.2f} a device; copies of "
-            f"{plan['host_copy_bytes'] / gib:.2f} GiB a step take "
-            f"{secs['all_host']:.3f} s, of which nothing hides "
-            f"{secs['exposed_host']:.3f}"
+            f"On the host: {size_text(held)} a chip, optimizer "
+            f"{size_text(plan['host_bytes']['optimizer'])} and activations "
+            f"{size_text(plan['host_bytes']['activations'])} a device; copies of "
+            f"{size_text(plan['host_copy_bytes'])} a step take "
+            f"{secs_text(secs['all_host'])}, of which nothing hides "
+            f"{secs_text(secs['exposed_host'])}"
         )
     print(
         f"Step of {plan['tokens_per_step']:,} tokens: at least "
-        f"{plan['step_secs']:.3f} s = fusions {secs['fusions']:.3f} + kernels at peak "
-        f"{secs['kernels_at_peak']:.3f} + synchronous collectives "
-        f"{secs['synchronous_collectives']:.3f} + exposed "
-        f"{secs['exposed_asynchronous']:.3f}"
+        f"{secs_text(plan['step_secs'])} = fusions {secs_text(secs['fusions'])} + "
+        f"kernels at peak {secs_text(secs['kernels_at_peak'])} + synchronous "
+        f"collectives {secs_text(secs['synchronous_collectives'])} + exposed "
+        f"{secs_text(secs['exposed_asynchronous'])}"
     )
     print(
         f"At most {plan['tokens_per_sec_per_chip']:,.0f} tokens/s a chip, MFU "
@@ -284,16 +298,15 @@ def _print(plan: dict[str, Any]) -> None:
         f"{plan['mfu_bound_6nd_async_hidden']:.1%})"
     )
     if kind := plan["quantization"]:
-        chip = parse_slice(plan["topology"]).chip
-        speed = "twice as fast as" if kind in chip.twice_as_fast else "no faster than"
         print(
-            f"Projections multiply {kind}, which {chip.name} does {speed} bf16; MFU is "
-            f"of the bf16 peak, {plan['mfu_is_of_flops_per_sec'] / 1e12:,.0f} Tflop/s"
+            f"{quantization_line(kind, parse_slice(plan['topology']))}; MFU is of the "
+            f"bf16 peak, {plan['mfu_is_of_flops_per_sec'] / 1e12:,.0f} Tflop/s"
         )
     print(
-        f"{plan['tokens_budget']:.3g} tokens: at least {plan['days_for_budget']:,.1f} "
-        f"days, {plan['usd_for_budget']:,.0f} USD at {plan['usd_per_chip_hour']} a "
-        f"chip-hour ({plan['usd_per_billion_tokens']:,.0f} USD per billion tokens)"
+        f"{plan['tokens_budget']:.3g} tokens: at least "
+        f"{secs_text(plan['days_for_budget'] * 86400)}, "
+        f"{_usd(plan['usd_for_budget'])} at {plan['usd_per_chip_hour']} a chip-hour "
+        f"({_usd(plan['usd_per_billion_tokens'])} per billion tokens)"
     )
     if plan["unknown_kernels"]:
         print(f"Not in the bound, cost unknown: {', '.join(plan['unknown_kernels'])}")

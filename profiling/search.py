@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from podium.aot.chips import Slice
-from podium.config import MeshConfig, SlicesConfig, TrainConfig
+from podium.config import MESH_AXES, MeshConfig, SlicesConfig, TrainConfig
 from podium.config_model import MoeConfig
 from podium.models import flops
 from profiling.estimate_memory import memory
@@ -58,8 +58,10 @@ class Candidate:
         before, after = cfg.mesh.sizes(), self.mesh.sizes()
         told = {f"mesh.{a}": n for a, n in after.items() if n > 1 or n != before[a]}
         if self.mesh.slices != cfg.mesh.slices:
-            told["mesh.slices.data"] = self.mesh.slices.data
-            told["mesh.slices.fsdp"] = self.mesh.slices.fsdp
+            told |= {
+                f"mesh.slices.{axis}": n
+                for axis, n in dataclasses.asdict(self.mesh.slices).items()
+            }
         return told | {
             "model.remat": self.remat,
             "grad_accum_steps": self.grad_accum_steps,
@@ -128,31 +130,39 @@ def candidates(cfg: TrainConfig, where: Slice) -> Iterator[Candidate]:
 
 
 def meshes(cfg: TrainConfig, where: Slice) -> Iterator[MeshConfig]:
-    """Factorisations of all devices; slices lie along data and fsdp."""
-    num_experts = (
-        cfg.model.mlp.num_experts if isinstance(cfg.model.mlp, MoeConfig) else 1
-    )
-    devices = where.num_devices
-    for tensor, context in itertools.product(divisors(devices), repeat=2):
-        if devices % (tensor * context):
+    """Factorisations of all devices; slices lie along stage, data and fsdp."""
+    from podium.models.transformer import layer_stacks  # imports jax
+
+    mlp = cfg.model.mlp
+    num_experts = mlp.num_experts if isinstance(mlp, MoeConfig) else 1
+    _, num_layers = layer_stacks(cfg.model).get("stack", ((), 1))
+    for sizes in factorisations(where.num_devices, len(MESH_AXES)):
+        stage, data, fsdp, expert, context, tensor = sizes
+        if num_experts % expert or num_layers % (stage * cfg.model.pipeline.repeats):
             continue
-        left = devices // tensor // context
-        for expert in divisors(math.gcd(left, num_experts)):
-            for fsdp in divisors(left // expert):
-                data = left // expert // fsdp
-                for across in divisors(where.num_slices):
-                    if fsdp % across or data % (where.num_slices // across):
-                        continue
-                    # data=-1, what is left, also on CPU devices, which have no slices
-                    slices = SlicesConfig(data=-1, fsdp=across)
-                    yield MeshConfig(
-                        data=data,
-                        fsdp=fsdp,
-                        expert=expert,
-                        context=context,
-                        tensor=tensor,
-                        slices=slices,
-                    )
+        for across in factorisations(where.num_slices, 3):
+            if any(n % part for n, part in zip(sizes, across, strict=False)):
+                continue
+            yield MeshConfig(
+                stage=stage,
+                data=data,
+                fsdp=fsdp,
+                expert=expert,
+                context=context,
+                tensor=tensor,
+                # data=-1, what is left, also on CPU devices, which have no slices
+                slices=SlicesConfig(stage=across[0], data=-1, fsdp=across[2]),
+            )
+
+
+def factorisations(n: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """Every way to write n as a product of so many numbers."""
+    if parts == 1:
+        yield (n,)
+        return
+    for first in divisors(n):
+        for rest in factorisations(n // first, parts - 1):
+            yield first, *rest
 
 
 def divisors(n: int) -> list[int]:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from podium.aot.chips import Slice
+from podium.aot.chips import Slice, parse_slice
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
-from profiling.plan import make_plan
+from podium.sharding_tables import console, secs_text, size_text
+from profiling.plan import make_plan, quantization_line
 from profiling.search import (
     Estimated,
     candidates,
@@ -41,14 +42,16 @@ def search(
     ):
         compiled.append(_compile(best.pop(0), cfg, where, tokens))
     compiled.sort(key=lambda row: (not row["fits"], row.get("step_secs", 0.0)))
+    quantized = cfg.model.quantization
     return {
         "topology": where.name,
         "chips": where.num_chips,
+        "quantization": None if quantized is None else quantized.kind,
         "hbm_capacity_bytes": room,
         "fits": any(row["fits"] for row in compiled)
         or (not num_compiled and any(e.fits for e in found)),
         "compiled": compiled,
-        "next_best": [_guess(e, cfg) for e in best[:_SHOWN_GUESSES]],
+        "next_best": [_guess(e, cfg, where) for e in best[:_SHOWN_GUESSES]],
         "num_candidates": len(found),
         "num_feasible": sum(e.fits for e in found),
         "infeasible": [
@@ -62,15 +65,13 @@ def _estimate_all(cfg: TrainConfig, where: Slice) -> list[Estimated]:
     from rich.console import Console
     from rich.progress import track
 
-    console, every = Console(stderr=True), list(candidates(cfg, where))
+    to, every = Console(stderr=True), list(candidates(cfg, where))
     what = f"estimating {len(every):,} layouts for {where.name}"
-    if not console.is_terminal:
+    if not to.is_terminal:
         print(f"plan: {what}", file=sys.stderr, flush=True)
     return [
         estimate(candidate, cfg, where)
-        for candidate in track(
-            every, what, console=console, disable=not console.is_terminal
-        )
+        for candidate in track(every, what, console=to, disable=not to.is_terminal)
     ]
 
 
@@ -87,7 +88,7 @@ def _one_a_mesh(best: Sequence[Estimated]) -> list[Estimated]:
 def _compile(
     best: Estimated, cfg: TrainConfig, where: Slice, tokens: float | None
 ) -> dict[str, Any]:
-    row = _guess(best, cfg)
+    row = _guess(best, cfg, where)
     try:
         plan = make_plan(best.candidate.apply(cfg), where, tokens=tokens)
     except (ConfigError, ShardingError) as error:
@@ -95,13 +96,16 @@ def _compile(
     return row | plan
 
 
-def _guess(e: Estimated, cfg: TrainConfig) -> dict[str, Any]:
+def _guess(e: Estimated, cfg: TrainConfig, where: Slice) -> dict[str, Any]:
+    tokens = cfg.global_batch_seqs * cfg.data.seq_len
+    usd = e.step_secs / 3600 * where.num_chips * where.chip.usd_per_chip_hour
     return {
         "settings": e.candidate.settings(cfg),
         "estimated": {
             "hbm_bytes_per_chip": round(e.hbm_bytes_per_chip),
             "step_secs": e.step_secs,
             "mfu": e.mfu,
+            "usd_per_billion_tokens": usd / tokens * 1e9,
         },
     }
 
@@ -130,12 +134,14 @@ def print_search(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    room = found["hbm_capacity_bytes"] / GIB
+    room = size_text(found["hbm_capacity_bytes"])
     print(
         f"{found['num_candidates']:,} layouts on {found['topology']} "
-        f"({found['chips']} chips, {room:.2f} GiB each): "
+        f"({found['chips']} chips, {room} each): "
         f"{found['num_feasible']:,} can run by the estimate."
     )
+    if kind := found["quantization"]:
+        print(f"{quantization_line(kind, parse_slice(found['topology']))}.")
     for row in found["infeasible"][:_SHOWN_REASONS]:
         print(f"  {row['candidates']:>7,} cannot: {row['reason']}")
     if rest := found["infeasible"][_SHOWN_REASONS:]:
@@ -146,11 +152,11 @@ def print_search(found: dict[str, Any]) -> None:
         return
     table = Table(title="estimated -> compiled", title_justify="left")
     table.add_column("layout")
-    for name in ("HBM GiB", "step s", "MFU", "USD / 1e9 tokens"):
+    for name in ("HBM a chip", "step", "MFU", "USD / 1e9 tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
-    Console(width=max(100, Console().width)).print(table)
+    Console(width=max(100, console().width)).print(table)
     best = rows[0]
     if best.get("fits", True):
         how = "compiled" if found["compiled"] else "by the estimate, not compiled"
@@ -168,22 +174,23 @@ def _cells(row: dict[str, Any]) -> list[str]:
         for name, n in settings.items()
         if n != 1 and n != -1
     )
-    hbm, secs, mfu = (
-        f"{guess['hbm_bytes_per_chip'] / GIB:.1f} -> ",
-        f"{guess['step_secs']:.3g} -> ",
-        f"{guess['mfu']:.1%} -> ",
+    hbm, secs, mfu, usd = (
+        size_text(guess["hbm_bytes_per_chip"]),
+        secs_text(guess["step_secs"]),
+        f"{guess['mfu']:.1%}",
+        f"{guess['usd_per_billion_tokens']:,.2f}",
     )
     name = ", ".join([mesh or "one device", *layout])
     if "fits" not in row:  # not compiled
-        return [name, *(text.removesuffix(" -> ") for text in (hbm, secs, mfu)), ""]
+        return [name, hbm, secs, mfu, usd]
     if not row["fits"]:
-        used = row.get("hbm_bytes_per_chip", 0) / GIB
-        why = f"{used:.1f} too much" if used else row.get("reason", "too much")[:40]
-        return [name, hbm + why, secs + "–", mfu + "–", "–"]
+        used = row.get("hbm_bytes_per_chip", 0)
+        why = f"{size_text(used)} too much" if used else row.get("reason", "too much")
+        return [name, f"{hbm} -> {why[:40]}", f"{secs} -> –", f"{mfu} -> –", "–"]
     return [
         name,
-        f"{hbm}{row['hbm_bytes_per_chip'] / GIB:.1f}",
-        f"{secs}{row['step_secs']:.3g}",
-        f"{mfu}{row['mfu_bound']:.1%}",
-        f"{row['usd_per_billion_tokens']:,.2f}",
+        f"{hbm} -> {size_text(row['hbm_bytes_per_chip'])}",
+        f"{secs} -> {secs_text(row['step_secs'])}",
+        f"{mfu} -> {row['mfu_bound']:.1%}",
+        f"{usd} -> {row['usd_per_billion_tokens']:,.2f}",
     ]

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from podium.config import MESH_AXES, TrainConfig
-from podium.config_model import MoeConfig
+from podium.config_model import CapacityConfig, MoeConfig
 from podium.models.flops import attention_flops_per_token
+from podium.models.pipeline_schedule import Schedule, make_schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +49,81 @@ class Shares:
         return mlp if isinstance(mlp, MoeConfig) else None
 
     @cached_property
-    def rows(self) -> float:
-        """Rows of a micro-batch on a device."""
+    def schedule(self) -> Schedule | None:
+        """Of the pipeline; None without one. Raises ConfigError where rows do not
+        divide into its microbatches."""
+        stages = self.parts("layers")
+        if stages == 1:
+            return None
         cfg = self.cfg
-        return cfg.global_batch_seqs / cfg.grad_accum_steps / self.parts("batch")
+        return make_schedule(
+            cfg.model.pipeline,
+            stages=stages,
+            rows=cfg.global_batch_seqs // cfg.grad_accum_steps,
+            devices=self.parts("batch") // self._stages_of_batch,
+        )
+
+    @cached_property
+    def _stages_of_batch(self) -> int:
+        return math.prod(self.sizes[a] for a in self.axes("batch") if a == "stage")
+
+    @cached_property
+    def layers(self) -> float:
+        """Layers that a device holds; of all as if they were in the repeating stack."""
+        return self.cfg.model.num_layers / self.parts("layers")
+
+    @cached_property
+    def passes(self) -> float:
+        """Layers that a device runs forward in a micro-batch: in a pipeline its own once
+        a microbatch, and those that it runs on nothing while it waits."""
+        plan = self.schedule
+        return self.layers * (plan.num_times / plan.repeats if plan else 1)
+
+    @cached_property
+    def rows(self) -> float:
+        """Rows of a micro-batch on a device, in a pipeline of a microbatch."""
+        cfg = self.cfg
+        rows = cfg.global_batch_seqs / cfg.grad_accum_steps / self.parts("batch")
+        if self.schedule:
+            rows *= self._stages_of_batch / self.schedule.microbatches
+        return rows
 
     @cached_property
     def tokens(self) -> float:
-        """Tokens of a micro-batch that a device has inside attention and MLP."""
+        """Tokens that a device has at once inside attention and MLP."""
         return self.rows * self.cfg.data.seq_len / self.parts("length")
+
+    @cached_property
+    def head_tokens(self) -> float:
+        """Tokens of a micro-batch on a device in the embedding and the loss, where stages
+        share the rows."""
+        cfg = self.cfg
+        rows = cfg.global_batch_seqs / cfg.grad_accum_steps / self.parts("batch")
+        return rows * cfg.data.seq_len / self.parts("length")
 
     @cached_property
     def residual_tokens(self) -> float:
         """The same between the parts of a block."""
         return self.rows * self.cfg.data.seq_len / self.parts("act_length")
+
+    @cached_property
+    def chosen(self) -> float:
+        """Copies of a device's tokens that experts work on, one for each choice; with a
+        capacity the slots, full or not."""
+        if self.moe is None:
+            return 0.0
+        k, dispatch = self.moe.experts_per_token, self.moe.dispatch
+        if isinstance(dispatch, CapacityConfig):
+            return self.tokens * min(dispatch.factor * k, self.moe.num_experts)
+        return self.tokens * k
+
+    @cached_property
+    def sent(self) -> float:
+        """Rows of the arrays of a device's experts. Slots are exchanged; without a
+        capacity the devices of an expert group gather each other's tokens."""
+        if self.moe is not None and isinstance(self.moe.dispatch, CapacityConfig):
+            return self.chosen
+        return self.chosen * self.parts("experts")
 
     # --- weights ---------------------------------------------------------------------
 
@@ -72,7 +134,7 @@ class Shares:
         D, H = model.embed_dim, a.head_dim
         params = 2 * D * H * a.num_heads / self.parts("heads")
         params += 2 * D * H * a.num_kv_heads / self.parts("kv_heads")
-        return params + self._dense_mlp_kernels * D * self.mlp_width
+        return params + self.dense_mlp_kernels * D * self.mlp_width
 
     @cached_property
     def expert_layer_params(self) -> float:
@@ -95,7 +157,8 @@ class Shares:
         return width / self.parts("mlp")
 
     @cached_property
-    def _dense_mlp_kernels(self) -> int:
+    def dense_mlp_kernels(self) -> int:
+        """Weights of the dense MLP."""
         return 2 if self.cfg.model.mlp.kind == "gelu" else 3
 
     @cached_property
@@ -111,7 +174,7 @@ class Shares:
 
     def params(self, width: str = "embed") -> float:
         """Parameters that a device keeps; of moments with width="opt_embed"."""
-        L = self.cfg.model.num_layers
+        L = self.layers
         dense = L * self.dense_layer_params + self.num_tables * self.table_params
         experts = L * self.expert_layer_params / self.parts("expert_embed")
         return dense / self.parts(width) + experts
@@ -119,23 +182,12 @@ class Shares:
     # --- operations of a forward pass, one layer, one micro-batch -----------------------
 
     @cached_property
-    def projection_flops(self) -> float:
-        """Matmuls with dense weights."""
-        return 2 * self.tokens * self.dense_layer_params
-
-    @cached_property
-    def down_flops(self) -> float:
-        """The part of it that a backward pass need not compute again: the last matmul."""
-        return 2 * self.tokens * self.cfg.model.embed_dim * self.mlp_width
-
-    @cached_property
     def expert_flops(self) -> float:
-        """Grouped matmuls, experts chosen evenly."""
+        """The experts' matmuls: of tokens chosen evenly, or of slots, the empty too."""
         if self.moe is None:
             return 0.0
         F = self.moe.dim / self.parts("mlp")
-        sent = self.tokens * self.moe.experts_per_token
-        return 2 * 3 * sent * self.cfg.model.embed_dim * F
+        return 2 * 3 * self.chosen * self.cfg.model.embed_dim * F
 
     @cached_property
     def attention_flops(self) -> float:
@@ -148,7 +200,7 @@ class Shares:
     def head_flops(self) -> float:
         """Logits of a micro-batch. Devices that share rows by `tensor` share them here
         by the vocabulary."""
-        return 2 * self.tokens * self.table_params
+        return 2 * self.head_tokens * self.table_params
 
 
 def shares(cfg: TrainConfig, num_devices: int) -> Shares:

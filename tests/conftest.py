@@ -5,6 +5,7 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["EPATH_USE_TF"] = "false"  # etils asks once, early; see podium.storage
 
 import jax
 import pytest
@@ -20,6 +21,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure():
+    from podium.sharding.mesh import give_threads  # after the hook, before a backend
+
+    give_threads(8)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,15 +1,24 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
+import ctypes
 import dataclasses
+import re
+import types
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import podium.checkpoint
+from podium import checksums, resume
 from podium.checkpoint import Checkpoints, restore_params
 from podium.config import CheckpointConfig, MeshConfig
 from podium.errors import CheckpointError
+from podium.restore_limit import largest_read_bytes
+from podium.storage import open_folder
 from podium.trainer.setup import setup
+from tests import gcs
 from tests.trainer import tiny
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -44,6 +53,48 @@ def test_a_state_is_restored_bit_for_bit_onto_another_mesh(tmp_path):
     table = restored.params["embed"]["table"]
     assert table.sharding == layout.shardings.params["embed"]["table"]
     checkpoints.close()
+
+
+def test_a_restore_takes_little_more_memory_than_the_state(tmp_path, monkeypatch):
+    """Orbax by itself takes 1.5 times the state: it holds all that it read, too."""
+    monkeypatch.setattr(podium.checkpoint, "_LEAST_READ_BYTES", 1 << 20)
+    mlp = dataclasses.replace(tiny.MODEL.mlp, dim=4096)
+    model = dataclasses.replace(tiny.MODEL, num_layers=8, embed_dim=512, mlp=mlp)
+    checkpoints, state = save(tmp_path, [3], cfg=tiny.config(tiny.EIGHT, model=model))
+    layout = setup(tiny.config(FSDP, model=model)).layout
+    jax.tree.map(lambda x: x.delete(), state)
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is from here on
+    before = memory("VmRSS")
+    restored = checkpoints.restore(3, layout)
+    peak = memory("VmHWM") - before
+    shards = [s.data for x in jax.tree.leaves(restored) for s in x.addressable_shards]
+    num_bytes = sum(shard.nbytes for shard in shards)  # replicas count too
+    assert 4e8 < num_bytes < peak < 1.3 * num_bytes
+    assert restored.step.sharding.mesh == layout.shardings.step.mesh
+    checkpoints.close()
+
+
+def memory(name: str) -> float:
+    """Of this process, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", status)[1])
+
+
+def test_what_is_read_at_once_are_the_chunks_that_a_shard_touches():
+    mesh = jax.make_mesh((4,), ("a",))
+    sharding = jax.NamedSharding(mesh, jax.P("a"))
+    want = {"w": jax.ShapeDtypeStruct((16, 10), "float32", sharding=sharding)}
+
+    def largest(*chunk):
+        storage = types.SimpleNamespace(chunk_shape=chunk)
+        saved = {"w": types.SimpleNamespace(storage=storage), "other": None}
+        return largest_read_bytes(want, saved)
+
+    assert largest(4, 10) == 4 * 10 * 4  # as the shards
+    assert largest(16, 10) == 16 * 10 * 4  # all of it
+    assert largest(8, 5) == 8 * 10 * 4  # half of them, all columns
+    assert largest(3, 10) == 6 * 10 * 4  # rows 4 to 7 lie in 3 to 8
 
 
 def test_restoring_another_model_names_the_tensors_that_differ(tmp_path):
@@ -90,3 +141,54 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path, step, message):
 def test_a_folder_without_a_run_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="holds no checkpoints"):
         restore_params(tmp_path)
+
+
+def test_every_file_of_a_checkpoint_has_a_checksum(tmp_path):
+    checkpoints, _ = save(tmp_path, [3])
+    checkpoints.close()
+    folder = open_folder(tmp_path / "checkpoints" / "3")
+    assert checksums.find_damage(folder) is None
+    assert set(checksums.LATE) < set(folder.files())
+    for name in folder.files():
+        path = tmp_path / "checkpoints" / "3" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert name in (checksums.find_damage(folder) or ""), name
+        path.write_bytes(whole)
+
+
+def test_a_save_that_a_kill_cut_short_is_no_checkpoint_and_is_cleared(tmp_path):
+    checkpoints, _ = save(tmp_path, [3])
+    checkpoints.close()
+    folder = tmp_path / "checkpoints"
+    (folder / "4.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (folder / "5").mkdir()  # in a bucket
+    assert resume.latest_step(tmp_path) == 3
+    again, _ = save(tmp_path, [])
+    assert sorted(p.name for p in folder.iterdir()) == [
+        *("3", "4.orbax-checkpoint-tmp", "5")
+    ]
+    again.clear_leftovers()
+    assert [p.name for p in folder.iterdir()] == ["3"]
+    again.close()
+
+
+def test_saving_restoring_and_retention_in_a_bucket(tmp_path):
+    where = f"gs://{gcs.BUCKET}/run/checkpoints"
+    keep = CheckpointConfig(folder=where, keep_last=2, keep_best=0)
+    with gcs.bucket(tmp_path / "served") as refusals:
+        checkpoints, state = save(tmp_path, [3], keep=keep)
+        refusals.next(3, 503)  # tensorstore and gcsfs ask again
+        for step in (6, 9):
+            save_one(checkpoints, state, step)
+        assert resume.whole_steps(open_folder(where)) == [6, 9]
+        assert_same(state, checkpoints.restore(9, setup(tiny.config(FSDP)).layout))
+        assert refusals.left == 0
+        checkpoints.close()
+
+
+def save_one(checkpoints, state, step):
+    checkpoints.save(
+        state, step=step, cfg=tiny.config(), fingerprints=["f"], eval_loss=None
+    )
+    checkpoints.wait()

@@ -24,7 +24,8 @@ ALLOWED = {
 WITHOUT_JAX = [
     *("config", "config_dict", "config_model", "config_override", "config_remat"),
     *("config_quantization", "config_setting"),
-    *("errors", "cli", "platforms", "resume", "processes"),
+    *("errors", "cli", "platforms", "resume", "processes", "storage", "checksums"),
+    "skipped_batches",
 ]
 
 
@@ -121,3 +122,21 @@ def test_help_shows_an_example(command):
         check=True,
     )
     assert f"python -m podium.{command} --" in out.stdout.split("example")[1]
+
+
+def test_nothing_that_is_read_can_run_code():
+    """docs/training.md: neither checkpoints nor data are ever unpickled."""
+    unpickling = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib"}
+    unpickling |= {"marshal", "shelve", "jsonpickle", "yaml", "torch"}
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            elif isinstance(node, ast.Import):
+                names = [a.name for a in node.names]
+            assert not {n.split(".")[0] for n in names} & unpickling, path
+            if isinstance(node, ast.Call):
+                assert getattr(node.func, "id", "") not in ("eval", "exec"), path
+                allowed = [k.value for k in node.keywords if k.arg == "allow_pickle"]
+                assert all(ast.unparse(value) == "False" for value in allowed), path

@@ -415,7 +415,7 @@ def test_verify_finds_records_that_contradict_the_manifest(texts, tmp_path):
     refused("does not end in eos", tokenizer=dataclasses.replace(info, eos_id=10))
     refused("does not start with bos", tokenizer=dataclasses.replace(info, bos_id=1))
     small = dataclasses.replace(shard, tokens=shard.tokens + 1)
-    refused("do not add up", splits=good.splits | {"train": (small,)})
+    refused("tokens, the manifest says", splits=good.splits | {"train": (small,)})
     raw = (out / shard.file).read_bytes()
     (out / shard.file).write_bytes(raw[:20] + b"\xff" + raw[21:])
     digest = hashlib.sha256((out / shard.file).read_bytes()).hexdigest()

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from podium import processes
+from podium import processes, resume
 from podium.errors import ConfigError
 from podium.trainer.events import read_events
 from podium.trainer.metrics import read_metrics
@@ -57,6 +57,10 @@ def home(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+# Four processes on two busy cores may be silent for longer than the 30 s of a real host.
+PATIENT = "--config.peer_secs=300"
+
+
 def start(home, run, *more, text="text", num_processes=1) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -66,6 +70,7 @@ def start(home, run, *more, text="text", num_processes=1) -> list[subprocess.Pop
         f"--config={home / 'config.py'}",
         f"--workdir={home / run}",
         f"--config.data.text={home / text}",
+        PATIENT,
         *more,
     ]
     who = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={num_processes}"]
@@ -101,11 +106,15 @@ MESHES = {
 }
 
 
+VERIFIED = ["--config.faults.verify_every_steps=4"]
+
+
 @pytest.mark.parametrize("count", MESHES)
 def test_several_processes_train_as_one_does(home, count):
     [(code, _, err)] = ends(start(home, f"one{count}", *MESHES[count]))
     assert code == 0, err
-    told = ends(start(home, f"many{count}", *MESHES[count], num_processes=count))
+    flags = (*MESHES[count], *(VERIFIED if count == 2 else ()))
+    told = ends(start(home, f"many{count}", *flags, num_processes=count))
     assert [code for code, _, _ in told] == [0] * count, told
     want, got = (read_metrics(home / f"{run}{count}") for run in ("one", "many"))
     assert len(got) == len(want) == 8
@@ -119,6 +128,12 @@ def test_several_processes_train_as_one_does(home, count):
     assert saved == ["3", "6"]
 
 
+def is_named(workdir, number):
+    """Whether a process was found to be the slow one."""
+    tables = [e for e in read_events(workdir) if e["event"] == "hosts"]
+    return number in {table["slowest"] for table in tables}
+
+
 def test_a_signal_to_one_process_stops_all_after_the_same_step(home):
     running = start(
         home, "stop", *MESHES[2], "--config.num_steps=5000", num_processes=2
@@ -127,17 +142,56 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(home):
     while not rows.exists() or len(rows.read_text().splitlines()) < 4:
         assert all(process.poll() is None for process in running)
         time.sleep(0.1)
+    until = time.monotonic() + 120
+    while not is_named(home / "stop", 1) and time.monotonic() < until:
+        for number in (signal.SIGSTOP, signal.SIGCONT):  # held up half of the time
+            running[1].send_signal(number)
+            time.sleep(0.5)
     running[1].send_signal(signal.SIGTERM)
     told = ends(running)
     assert [code for code, _, _ in told] == [75, 75], told
     [stop] = [e for e in read_events(home / "stop") if e["event"] == "stop"]
     assert f"stopped at step {stop['step']} of 5000" in told[0][2]
     assert (home / "stop" / "checkpoints" / str(stop["step"])).is_dir()
+    assert is_named(home / "stop", 1)
+    assert "the others wait for process 1 on" in told[0][2]
     more = f"--config.num_steps={stop['step'] + 2}"
     told = ends(start(home, "stop", *MESHES[2], more, num_processes=2))
     assert [code for code, _, _ in told] == [0, 0], told
     steps = [row["step"] for row in read_metrics(home / "stop") if "loss" in row]
     assert steps == list(range(1, stop["step"] + 3))
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)],
+)
+def test_who_loses_a_process_leaves_in_bounded_time_and_all_continue(
+    home, victim, number
+):
+    run = f"lost{victim}{int(number)}"
+    more = ("--config.num_steps=5000", "--config.peer_secs=5", *MESHES[2])
+    running = start(home, run, *more, num_processes=2)
+    first = home / run / "checkpoints" / "3" / "checksums.json"
+    while not first.exists():
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.05)
+    running[victim].send_signal(number)
+    survivor = running[1 - victim]
+    _, err = survivor.communicate(timeout=55)
+    assert survivor.returncode == 75, err
+    last = [line for line in err.splitlines() if "leaving" in line]
+    assert "another process of this run" in last[0]
+    assert "the same command continues" in last[0]
+    running[victim].kill()
+    running[victim].communicate()
+    if victim:
+        [fault] = [e for e in read_events(home / run) if e["event"] == "fault"]
+        assert fault["what"] == "lost process"
+    saved = resume.latest_step(home / run)
+    more = (f"--config.num_steps={saved + 2}", *MESHES[2])
+    told = ends(start(home, run, *more, num_processes=2))
+    assert [code for code, _, _ in told] == [0, 0], told
 
 
 def test_what_the_first_process_refuses_all_refuse(home):
@@ -161,14 +215,14 @@ def test_what_the_first_process_refuses_all_refuse(home):
 def test_flags_that_do_not_go_together_are_named(given, says):
     names = ("coordinator", "num_processes", "process_id")
     with pytest.raises(ConfigError, match=says):
-        processes.join(argparse.Namespace(**dict(zip(names, given, strict=True))))
+        processes.join(argparse.Namespace(**dict(zip(names, given, strict=True))), 30)
 
 
 def test_one_process_decides_for_itself_without_jax():
     code = (
         "import argparse, sys; from podium import processes; "
         "none = dict(coordinator=None, num_processes=None, process_id=None); "
-        "ours = processes.join(argparse.Namespace(**none)); "
+        "ours = processes.join(argparse.Namespace(**none), 30); "
         "assert ours.is_first and ours.decide(lambda: 3) == 3; "
         "assert 'jax' not in sys.modules; print('alone')"
     )

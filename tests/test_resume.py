@@ -6,29 +6,38 @@ import os
 
 import pytest
 
-from podium import resume
+from podium import checksums, resume, run_folder
 from podium.config import DataConfig, MeshConfig, TrainConfig
 from podium.errors import CheckpointError, ConfigError
+from podium.storage import open_folder
 
 
 @pytest.fixture
 def run(tmp_path):
     cfg = TrainConfig()
     resume.write_config(tmp_path, cfg, ["aaaa"])
-    (tmp_path / "checkpoints" / "40").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "50.orbax-checkpoint-tmp").mkdir()
+    checkpoint(tmp_path, "40")
+    checkpoint(tmp_path, "50.orbax-checkpoint-tmp")
+    (tmp_path / "checkpoints" / "60").mkdir()  # in a bucket: not finished yet
     return tmp_path, cfg
+
+
+def checkpoint(workdir, name):
+    folder = workdir / "checkpoints" / name
+    (folder / "state").mkdir(parents=True)
+    (folder / "state" / "d").write_bytes(b"weights")
+    checksums.write(open_folder(folder), has_late=True)
 
 
 def test_the_newest_whole_checkpoint_is_continued(run):
     workdir, cfg = run
-    assert resume.step_to_resume(workdir, cfg) == 40
+    assert resume.step_to_resume(workdir, cfg).step == 40
 
 
 def test_mesh_and_length_of_the_run_may_change(run):
     workdir, cfg = run
     other = dataclasses.replace(cfg, mesh=MeshConfig(tensor=2), num_steps=9_999)
-    assert resume.step_to_resume(workdir, other) == 40
+    assert resume.step_to_resume(workdir, other).step == 40
 
 
 def test_anything_else_is_an_error_that_shows_both_values(run):
@@ -54,7 +63,8 @@ def test_another_text_is_refused_but_not_another_spelling_or_gold_data(run):
 
     def resumed(**changes):
         data = dataclasses.replace(cfg.data, **changes)
-        return resume.step_to_resume(workdir, dataclasses.replace(cfg, data=data))
+        changed = dataclasses.replace(cfg, data=data)
+        return resume.step_to_resume(workdir, changed).step
 
     assert resumed(text="a") == 40
     assert resumed(text="b", paths=("gold",)) == 40  # compared by fingerprint
@@ -80,26 +90,26 @@ def test_only_a_new_an_empty_or_a_runs_folder_becomes_a_run(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "page.md").touch()
     with pytest.raises(ConfigError, match=r"holds other things \(page.md\)"):
-        resume.check_folder(tmp_path / "docs")
+        run_folder.check_folder(tmp_path / "docs")
     with pytest.raises(ConfigError, match="is no folder"):
-        resume.check_folder(tmp_path / "docs" / "page.md")
+        run_folder.check_folder(tmp_path / "docs" / "page.md")
     with pytest.raises(ConfigError, match="/proc/run cannot be written"):
-        resume.make_folder("/proc/run")
+        run_folder.make_folder("/proc/run")
     for _ in range(2):  # new, then a run that was stopped before its first step
-        resume.check_folder(tmp_path / "new")
-        resume.make_folder(tmp_path / "new")
+        run_folder.check_folder(tmp_path / "new")
+        run_folder.make_folder(tmp_path / "new")
         (tmp_path / "new" / "data.partial").mkdir(exist_ok=True)
 
 
 def test_a_run_is_locked_until_its_process_ends(tmp_path):
-    resume.make_folder(tmp_path)
+    run_folder.make_folder(tmp_path)
     with (
-        resume.lock(tmp_path),
+        run_folder.lock(tmp_path),
         pytest.raises(ConfigError, match=rf"by pid {os.getpid()} on host \S+; stop"),
-        resume.lock(tmp_path),
+        run_folder.lock(tmp_path),
     ):
         pass
-    with resume.lock(tmp_path):
+    with run_folder.lock(tmp_path):
         pass
 
 
@@ -109,7 +119,7 @@ def test_damaged_files_are_named_with_what_to_do(run):
     with pytest.raises(CheckpointError, match=r"config.json is damaged.*delete it"):
         resume.step_to_resume(workdir, cfg)
     (workdir / "config.json").unlink()
-    assert resume.step_to_resume(workdir, cfg) == 40  # as the message says
+    assert resume.step_to_resume(workdir, cfg).step == 40  # as the message says
 
 
 def test_a_folder_that_is_not_there_is_not_one_without_checkpoints(tmp_path):
@@ -122,4 +132,41 @@ def test_a_folder_that_is_not_there_is_not_one_without_checkpoints(tmp_path):
 def test_a_folder_without_checkpoints_begins_anew_whatever_its_config(tmp_path):
     resume.write_config(tmp_path, TrainConfig(), ["aaaa"])
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
-    assert resume.step_to_resume(tmp_path, TrainConfig(seed=1)) is None
+    assert resume.step_to_resume(tmp_path, TrainConfig(seed=1)) == (None, {})
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_moved_out_of_the_way(run):
+    workdir, cfg = run
+    for name in ("70", "80"):
+        checkpoint(workdir, name)
+        (workdir / "checkpoints" / name / "state" / "d").write_bytes(b"weighty")
+    good = resume.step_to_resume(workdir, cfg)
+    assert good.step == 40
+    assert list(good.damaged) == [80, 70]
+    assert "checkpoints/80/state/d has CRC-32C" in good.damaged[80]
+    folder = resume.checkpoints_folder(workdir)
+    assert resume.set_aside(folder, 80) == "80.damaged"
+    checkpoint(workdir, "80")
+    assert resume.set_aside(folder, 80) == "80.damaged-2"
+    assert resume.whole_steps(folder) == [40, 70]
+
+
+def test_a_run_without_a_good_checkpoint_does_not_begin_anew_by_itself(run):
+    workdir, cfg = run
+    (workdir / "checkpoints" / "40" / "state" / "d").unlink()
+    for use in (lambda: resume.step_to_resume(workdir, cfg),
+                lambda: resume.find_checkpoint(workdir)):  # fmt: skip
+        with pytest.raises(CheckpointError, match=r"every checkpoint .*d is missing"):
+            use()
+
+
+def test_who_reads_a_damaged_checkpoint_is_told_which_one_is_used(run):
+    workdir, _ = run
+    checkpoint(workdir, "90")
+    (workdir / "checkpoints" / "90" / "state" / "d").unlink()
+    said = []
+    assert resume.find_checkpoint(workdir, None, said.append) == 40
+    assert "checkpoint 90 is damaged" in said[0]
+    assert "using 40" in said[0]
+    with pytest.raises(CheckpointError, match="checkpoint 90 is damaged"):
+        resume.find_checkpoint(workdir, 90)

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from podium.trainer.events import read_events
+
 CONFIG = """
 from podium.config import EvalConfig, TrainConfig
 from podium.config_dict import to_config_dict
@@ -147,6 +149,94 @@ def test_a_killed_run_continues_to_the_same_curve_bit_for_bit(home, unbroken):
     events = (home / "killed" / "events.jsonl").read_text()
     assert events.count('"event": "start"') == 2
     assert events.count('"event": "restore"') == 1
+
+
+def goodput(home: pathlib.Path, run: str) -> dict:
+    out = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "profiling.goodput",
+            f"--workdir={home / run}",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (home / run / "plots" / "goodput.png").exists()
+    found = json.loads(out.stdout)
+    parts = found["secs"].values()
+    assert sum(round(1000 * n) for n in parts) == round(1000 * found["wall_secs"])
+    return found
+
+
+def wall_secs(home: pathlib.Path, run: str) -> float:
+    events = read_events(home / run)
+    return events[-1]["time"] - events[0]["began"]
+
+
+def test_the_ledger_of_an_unbroken_run_has_all_its_time(home, unbroken):
+    found = goodput(home, "unbroken")
+    # The clocks of `time` and `up` may run a little differently.
+    assert found["wall_secs"] == pytest.approx(wall_secs(home, "unbroken"), rel=1e-3)
+    secs = found["secs"]
+    assert secs["lost"] == secs["down"] == secs["idle"] == secs["restore"] == 0
+    for part in ("productive", "initialisation", "compile", "checkpoint", "evaluation"):
+        assert secs[part] > 0, part
+    in_steps = sum(row.get("step_secs", 0.0) for row in rows(home, "unbroken"))
+    assert secs["productive"] + secs["data_wait"] == pytest.approx(in_steps, abs=0.05)
+
+
+def test_the_ledger_of_a_killed_run_has_what_was_lost_and_the_time_it_was_down(home):
+    # Each evaluation makes the ledger speak of the steps before it.
+    more = [
+        *("--config.num_steps=400", "--config.checkpoint.every_steps=200"),
+        *("--config.eval.every_steps=10", "--config.sample=None"),
+        *("--config.mesh.data=1", "--config.mesh.fsdp=1"),
+    ]
+    process = subprocess.Popen(
+        command(home, "lost", *more), env=env(home), stderr=subprocess.DEVNULL
+    )
+    ledger = home / "lost" / "events.jsonl"
+    while '"last": 50' not in (ledger.read_text() if ledger.exists() else ""):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert '"event": "save"' not in ledger.read_text()
+    before = read_events(home / "lost")
+    slept, gone = 3.0, time.time()
+    time.sleep(slept)
+    result = train(home, "lost", *more)
+    assert result.returncode == 0, result.stderr
+    found = goodput(home, "lost")
+    first, second = found["attempts"]
+    assert first["secs"]["productive"] == 0
+    done = [e for e in before if e["event"] == "steps"]
+    steps_secs = sum(e["secs"] - e["wait_secs"] for e in done)
+    assert found["secs"]["lost"] == pytest.approx(steps_secs, abs=0.05)
+    down = second["began"] - before[-1]["time"]
+    assert down >= slept + gone - before[-1]["time"] - 0.02
+    assert found["secs"]["down"] == pytest.approx(down, abs=0.002)
+    assert found["wall_secs"] == pytest.approx(wall_secs(home, "lost"), rel=1e-3)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_curve_is_the_same(home, unbroken):
+    assert stop_after(home, "bits", "checkpoints/100", signal.SIGKILL) == -9
+    checkpoints = home / "bits" / "checkpoints"
+    newest = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
+    [data, *_] = sorted((checkpoints / str(newest) / "state" / "d").iterdir())
+    whole = data.read_bytes()
+    data.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    result = train(home, "bits")
+    assert result.returncode == 0, result.stderr
+    assert f"checkpoint {newest} is damaged: {data} has CRC-32C" in result.stderr
+    assert f"continuing from {newest - 50}" in result.stderr
+    assert (checkpoints / f"{newest}.damaged").is_dir()
+    assert curve(home, "bits") == curve(home, "unbroken")
+    events = (home / "bits" / "events.jsonl").read_text()
+    assert '"what": "damaged checkpoint"' in events
 
 
 def test_sigterm_saves_and_asks_to_be_run_again(home, unbroken):

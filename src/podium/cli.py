@@ -206,6 +206,11 @@ def _machine_failure(error: Exception) -> str | None:
     return None
 
 
+def say(line: str) -> None:
+    """A line for the user, beside what a command prints."""
+    print(line, file=sys.stderr)
+
+
 def _read_config_file(path: str) -> dict[str, Any]:
     """The settings of a config file as plain dicts, unchecked."""
     expected = "expected a Python file with get_config(), or the config.json of a run"
@@ -219,7 +224,7 @@ def _read_config_file(path: str) -> dict[str, Any]:
     if file.suffix == ".json":
         try:
             tree = json.loads(file.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: not valid JSON: {error}") from error
         if not isinstance(tree, dict) or "model" not in tree:
             raise ConfigError(f"{path} holds no settings; {expected}")

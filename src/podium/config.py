@@ -11,6 +11,7 @@ starting an input worker read this file and nothing heavier.
 
 import dataclasses
 import math
+import re
 from typing import Literal
 
 from podium.config_model import LearnedPositionConfig, ModelConfig
@@ -43,6 +44,9 @@ class DataConfig:
     seq_len: int = setting(2048, "tokens in a row (T)", unit="tokens", low=2)
     packing: Literal["concat", "best_fit"] = setting(
         "concat", "cut documents at row ends, or fit whole ones where they go"
+    )
+    on_damage: Literal["error", "skip"] = setting(
+        "error", "a damaged record ends the run, or is left out, counted and named"
     )
     shuffle: bool = setting(True, "visit rows in a keyed permutation, new each epoch")
     num_threads: int = setting(2, "parallel reads in the input process", low=1)
@@ -241,9 +245,6 @@ class ShardingConfig:
     expert_embed: MeshAxes = setting(
         ("fsdp", "context"), "model width of an expert's weight"
     )
-    expert_batch: MeshAxes = setting(
-        ("data", "fsdp"), "rows of what experts with a capacity are sent"
-    )
     act_embed: MeshAxes = setting((), "model width of an activation")
 
 
@@ -252,10 +253,17 @@ class ShardingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When to save and what to keep."""
+    """When to save, where, and what to keep."""
 
-    every_steps: int = setting(
-        500, "save interval; the last step too", unit="steps", low=1
+    every_steps: int | None = setting(
+        500,
+        "save interval; the last step too; None: found from what a save costs and how "
+        "often the run is interrupted",
+        unit="steps",
+        low=1,
+    )
+    folder: str | None = setting(
+        None, "where they lie, also gs://BUCKET/PATH; None: in the run folder"
     )
     keep_last: int = setting(3, "newest checkpoints kept", low=1)
     keep_every_steps: int | None = setting(
@@ -287,16 +295,57 @@ class ProfileConfig:
 
     def __post_init__(self):
         if self.steps is not None and self.window() is None:
-            raise ConfigError(f"profile.steps is {self.steps!r}; expected e.g. '10:15'")
+            raise ConfigError(
+                f"profile.steps is {self.steps!r:.60}; expected e.g. '10:15'"
+            )
 
     def window(self) -> range | None:
         """The traced steps."""
-        first, colon, last = (self.steps or "").partition(":")
-        if not (
-            colon and first.isdigit() and last.isdigit() and int(first) < int(last)
-        ):
-            return None
-        return range(int(first), int(last))
+        found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", self.steps or "")
+        window = range(*map(int, found.groups())) if found else range(0)
+        return window or None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaultsConfig:
+    """What follows on a loss or gradient that is no number, or spikes.
+
+    skip: the step changes no weight. rewind: the newest checkpoint is restored and the
+    batches since are left out. stop: exit 1.
+    """
+
+    on_non_finite: Literal["skip", "rewind", "stop"] = setting(
+        "skip", "a loss or gradient that is no number"
+    )
+    on_spike: Literal["keep", "skip", "rewind", "stop"] = setting(
+        "keep", "a spike; keep: it is recorded and learnt from"
+    )
+    spike_z: float = setting(
+        10.0, "robust z-score of loss or gradient norm from which it is one", above=0.0
+    )
+    max_in_a_row: int = setting(
+        10, "skipped steps in a row with which the run ends", unit="steps", low=1
+    )
+    max_rewinds: int = setting(3, "rewinds after which the run ends", low=0)
+    verify_every_steps: int | None = setting(
+        None,
+        "a step is computed twice more and compared bit by bit, replicas of weights too; "
+        "None: off",
+        unit="steps",
+        low=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchdogConfig:
+    """When a run that hangs, or has lost one of its processes, leaves."""
+
+    min_secs: float = setting(
+        120.0, "a step may always take this long", unit="s", above=0.0
+    )
+    times_median: float = setting(
+        20.0, "and so many times the median of the last hundred", above=1.0
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -329,6 +378,16 @@ class TrainConfig:
     eval: EvalConfig | None = setting(EvalConfig(), "held-out loss; None: off")
     log_every_steps: int = setting(10, "interval of metrics", unit="steps", low=1)
     profile: ProfileConfig = setting(ProfileConfig(), "trace window")
+    peer_secs: int = setting(
+        30,
+        "of several processes, one that is silent this long is lost, and all leave",
+        unit="s",
+        low=2,
+    )
+    faults: FaultsConfig = setting(FaultsConfig(), "bad losses and gradients")
+    watchdog: WatchdogConfig | None = setting(
+        WatchdogConfig(), "ends a run that hangs; None: off"
+    )
     sample: SampleConfig | None = setting(None, "text at the end; None: off")
 
     def __post_init__(self):

@@ -21,6 +21,9 @@ from ml_collections import config_dict
 
 from podium.errors import ConfigError
 
+_MOST = 1 << 63  # no setting counts further, and no array of ours
+_MOST_SHOWN = 80  # characters of a value in a message
+
 
 def to_config_dict(cfg: Any) -> ml_collections.ConfigDict:
     """A locked ConfigDict with the values of a config dataclass."""
@@ -159,14 +162,23 @@ def part_of_kind(parts: list[Any], kind: Any, path: str) -> Any:
     if len(parts) == 1:
         return parts[0]
     kinds = {k: p for p in parts for k in typing.get_type_hints(p)["kind"].__args__}
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         near = difflib.get_close_matches(str(kind), kinds, n=1)
         hint = f". Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
-            f"{path}.kind is {kind!r}; expected one of "
+            f"{path}.kind is {shown(kind)}; expected one of "
             f"{', '.join(map(repr, kinds))}{hint}"
         )
     return kinds[kind]
+
+
+def shown(value: Any) -> str:
+    """A value as a message names it: cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, endless nesting
+        return f"a {type(value).__name__} too long to be shown"
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
 
 
 def _bounds(metadata: typing.Mapping) -> str:
@@ -181,7 +193,7 @@ def _bounds(metadata: typing.Mapping) -> str:
 def _is_in_range(value: float, metadata: typing.Mapping) -> bool:
     low, high, above, below = map(metadata.get, ("low", "high", "above", "below"))
     return (
-        math.isfinite(value)
+        (abs(value) < _MOST if isinstance(value, int) else math.isfinite(value))
         and (low is None or value >= low)
         and (high is None or value <= high)
         and (above is None or value > above)
@@ -260,7 +272,7 @@ def _value(hint: Any, value: Any, path: str, metadata: typing.Mapping) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and not _is_in_range(value, metadata):
         expected = f"a number {_bounds(metadata)}".rstrip()
-        raise ConfigError(f"{path} is {value}; expected {expected}")
+        raise ConfigError(f"{path} is {shown(value)}; expected {expected}")
     return value
 
 
@@ -268,7 +280,7 @@ def _part(parts: list[Any], value: Any, path: str) -> Any:
     """One of several dataclasses, told apart by their `kind`."""
     if not isinstance(value, typing.Mapping | ml_collections.ConfigDict):
         raise ConfigError(
-            f"{path} is {value!r}; expected {' or '.join(map(type_name, parts))}"
+            f"{path} is {shown(value)}; expected {' or '.join(map(type_name, parts))}"
         )
     kind = value["kind"] if "kind" in value else None  # noqa: SIM401 (ConfigDict)
     return from_config_dict(part_of_kind(parts, kind, path), value, path + ".")
@@ -282,20 +294,21 @@ def _scalar(want: Any, value: Any, path: str) -> Any:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
-            f"{path} is {value!r}; expected one of {', '.join(map(repr, choices))}.{hint}"
+            f"{path} is {shown(value)}; expected one of "
+            f"{', '.join(map(repr, choices))}.{hint}"
         )
     if typing.get_origin(want) is tuple:
         if not isinstance(value, tuple | list):
             raise ConfigError(
-                f"{path} is {value!r}; expected a tuple such as ('a', 'b')"
+                f"{path} is {shown(value)}; expected a tuple such as ('a', 'b')"
             )
         inner = typing.get_args(want)[0]
         return tuple(_value(inner, v, f"{path}[{i}]", {}) for i, v in enumerate(value))
     if want is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < _MOST else value  # refused by its range
     if not isinstance(value, want) or (isinstance(value, bool) and want is not bool):
         raise ConfigError(
-            f"{path} is {value!r} ({type(value).__name__}); expected "
+            f"{path} is {shown(value)} ({type(value).__name__}); expected "
             f"{_in_words(type_name(want))}"
         )
     return value

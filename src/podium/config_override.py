@@ -16,6 +16,7 @@ from podium.config_dict import (
     options,
     part_of_kind,
     parts_of,
+    shown,
     to_json_dict,
     type_name,
     unknown_key,
@@ -47,6 +48,11 @@ def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
             raise ConfigError(f"{path + name} is a single value: {key!r} means nothing")
         if node.get(name) is None:  # an optional part, switched on by its first setting
             node[name] = to_json_dict(parts[0]())
+        if not isinstance(node[name], dict):  # in a config.json that was edited
+            raise ConfigError(
+                f"{path + name} is {shown(node[name])}; expected "
+                f"{' or '.join(map(type_name, parts))}"
+            )
         if last == "kind" and path + name == ".".join(parents) and len(parts) > 1:
             new = part_of_kind(parts, text, path + name)
             if new is not part_of_kind(parts, node[name].get("kind"), path + name):
@@ -83,7 +89,7 @@ def _single(want: Any, text: str) -> Any:
         return text.lower() == "true"
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     if want is int and isinstance(value, float) and value.is_integer():
         return int(value)  # 1e6 steps

@@ -13,6 +13,7 @@ cut for several, and `:host` behind it keeps them in the host's memory:
 
 import dataclasses
 import difflib
+import functools
 from typing import TYPE_CHECKING
 
 from podium.errors import ConfigError
@@ -44,6 +45,7 @@ class Kept:
         return name in self.device | self.host
 
 
+@functools.cache
 def kept(remat: str) -> Kept | None:
     """What `model.remat` says; None: everything. Raises ConfigError where it names a
     tensor twice."""
@@ -79,8 +81,6 @@ def tensors(model: "ModelConfig") -> tuple[str, ...]:
     names += ["up"] if dense else []
     if any(mlp.kind == "moe" for mlp in mlps):
         names += ["expert_input", "expert_gate", "expert_up"]
-    if any(mlp.kind == "moe" and mlp.dispatch.kind == "capacity" for mlp in mlps):
-        names += ["expert_out"]  # else no gradient needs it
     return (*names, "mlp_out")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from podium import cli, resume
+from podium.skipped_batches import batch_of, load
 
 EXAMPLE = """example:
   python -m podium.data_ledger --workdir=runs/quickstart --step=120
@@ -54,7 +55,8 @@ def main(argv: Sequence[str]) -> None:
         cfg.data,
         seed=cfg.seed,
         global_batch_seqs=cfg.global_batch_seqs,
-        step=args.step - 1,  # the order counts from 0
+        # The order counts from 0, and a rewind leaves batches out.
+        step=batch_of(load(args.workdir), args.step),
     )
     rows = [dataclasses.asdict(entry) for entry in entries]
     if args.json:

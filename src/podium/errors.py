@@ -30,8 +30,16 @@ class CheckpointError(PodiumError):
     """A checkpoint that cannot be read or does not belong to this model or data."""
 
 
+class StorageError(PodiumError):
+    """A bucket that refuses, or a disk that is full."""
+
+
 class DivergedError(PodiumError):
     """A run whose loss or weights are no longer numbers."""
+
+
+class HardwareError(PodiumError):
+    """Devices that disagree where they must be equal to the bit."""
 
 
 @contextlib.contextmanager

@@ -7,10 +7,11 @@ python -m podium.evaluate --workdir=runs/quickstart
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 
 from podium import cli, resume
-from podium.config import MeshConfig, TrainConfig
+from podium.config import DataConfig, MeshConfig, TrainConfig
 from podium.errors import ConfigError, DataError, at_work
 
 _EXAMPLE = """example:
@@ -35,12 +36,12 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.batch_seqs is not None and args.batch_seqs < 1:
         parser.error(f"--batch_seqs is {args.batch_seqs}; expected 1 or more")
-    args.step = resume.find_checkpoint(args.workdir, args.step)
+    args.step = resume.find_checkpoint(args.workdir, args.step, cli.say)
     cfg = resume.load_run(args.workdir)
     data = cfg.data
     if args.data:
         data = dataclasses.replace(data, paths=(args.data,), weights=())
-    _check_data(args, data.paths)
+    _check_data(args, data)
 
     from podium.input.server import InputServer
 
@@ -56,10 +57,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_data(args, paths: Sequence[str]) -> None:
+def _check_data(args, data: DataConfig) -> None:
     """Raises where a loss on this data would not be one of this run."""
+    from podium.input.check import check_datasets
     from podium.input.manifest import load_manifest
 
+    paths = data.paths
     try:
         manifests = [load_manifest(path) for path in paths]
     except DataError as error:
@@ -77,6 +80,7 @@ def _check_data(args, paths: Sequence[str]) -> None:
             [manifest.fingerprint for manifest in manifests],
             advice="Put the first back, or name the other with --data.",
         )
+    check_datasets(data, manifests)
     for path, manifest in zip(paths, manifests, strict=True):
         if not manifest.splits[args.split]:
             other = "train" if args.split == "eval" else "eval"
@@ -126,6 +130,8 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     eval_step = make_eval_step(cfg, model, rules, param_layout(model, rules))
     with at_work(), prefetch(stream, feed) as batches:
         result = evaluate(eval_step, params, (b for _, b, _ in batches))
+    for damage in dict.fromkeys(stream.take_damaged()):
+        print(f"warning: not counted: {damage}", file=sys.stderr)
     return {"step": args.step, **result}
 
 

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from podium import errors
 from podium.cli import Parser
 from podium.errors import ConfigError, PodiumError
+from podium.lost_peers import leave_when_lost
 from podium.platforms import has_tpu_devices
 
 T = TypeVar("T")
@@ -58,9 +59,9 @@ class Processes:
             value = fn()
         except PodiumError as error:
             told = {"error": type(error).__name__, "message": str(error)}
-            _client().key_value_set(key, json.dumps(told))
+            client().key_value_set(key, json.dumps(told))
             raise
-        _client().key_value_set(key, json.dumps({"value": value}))
+        client().key_value_set(key, json.dumps({"value": value}))
         return value
 
     def leave(self) -> None:
@@ -69,6 +70,18 @@ class Processes:
             import jax
 
             jax.distributed.shutdown()
+
+
+def meet(where: str) -> None:
+    """Waits until all processes of the run have come there.
+
+    Gloo, which joins CPUs, waits half a minute for the others at a first collective; one
+    that has its program from the compile cache may be there minutes before them.
+    """
+    import jax
+
+    if jax.process_count() > 1:
+        client().wait_at_barrier(f"podium/{where}", _LEAVE_SECS * 1000)
 
 
 def add_flags(parser: Parser) -> None:
@@ -81,11 +94,14 @@ def add_flags(parser: Parser) -> None:
     group.add_argument("--process_id", type=int, metavar="I", help="this one, from 0")
 
 
-def join(args: argparse.Namespace) -> Processes:
-    """Waits until all processes of the run are there. Raises ConfigError."""
+def join(args: argparse.Namespace, peer_secs: int) -> Processes:
+    """Waits until all processes of the run are there. Raises ConfigError.
+
+    One that sends no sign of life for `peer_secs` is lost to the others.
+    """
     flags = (args.coordinator, args.num_processes, args.process_id)
     if flags == (None, None, None):
-        return _found() if _may_be_one_of_many() else Processes()
+        return _found(peer_secs) if _may_be_one_of_many() else Processes()
     coordinator, count, index = _checked(*flags)
     if count == 1:
         return Processes()
@@ -93,7 +109,11 @@ def join(args: argparse.Namespace) -> Processes:
 
     try:
         jax.distributed.initialize(
-            coordinator, count, index, shutdown_timeout_seconds=_LEAVE_SECS
+            coordinator,
+            count,
+            index,
+            heartbeat_timeout_seconds=peer_secs,
+            shutdown_timeout_seconds=_LEAVE_SECS,
         )
     except RuntimeError as error:
         why = str(error).split("\n")[0][:150]
@@ -101,6 +121,7 @@ def join(args: argparse.Namespace) -> Processes:
             f"process {index} of {count} found no others at --coordinator={coordinator} "
             f"({why}); start all {count}, each with its own --process_id"
         ) from error
+    leave_when_lost()
     return Processes(index, count)
 
 
@@ -138,12 +159,16 @@ def _may_be_one_of_many() -> bool:
     return has_tpu_devices()
 
 
-def _found() -> Processes:
+def _found(peer_secs: int) -> Processes:
     import jax
 
     # jax says so where it sees no cluster: this process is alone.
     with contextlib.suppress(ValueError):
-        jax.distributed.initialize(shutdown_timeout_seconds=_LEAVE_SECS)
+        jax.distributed.initialize(
+            heartbeat_timeout_seconds=peer_secs, shutdown_timeout_seconds=_LEAVE_SECS
+        )
+        if jax.process_count() > 1:
+            leave_when_lost()
         return Processes(jax.process_index(), jax.process_count())
     return Processes()
 
@@ -152,7 +177,7 @@ def _wait_for(key: str) -> str:
     """Preparing data may take hours; a process that is gone ends the wait."""
     while True:
         try:
-            return _client().blocking_key_value_get(key, _POLL_SECS * 1000)
+            return client().blocking_key_value_get(key, _POLL_SECS * 1000)
         except Exception as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
@@ -165,7 +190,8 @@ def _answer(told: dict[str, Any]) -> Any:
     return told["value"]
 
 
-def _client() -> Any:
+def client() -> Any:
+    """The key-value store that all processes of the run share."""
     # The store behind jax.distributed, which jax and Orbax use for such things. jax has
     # no public name for it; its public broadcasts run on the devices, which do not
     # wait for hours, and cannot be used before the devices are set up.

@@ -8,18 +8,19 @@ here; anything else would silently make it another run, so it is an error.
 
 import contextlib
 import dataclasses
-import fcntl
+import functools
 import json
 import os
 import shutil
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from podium import checksums
 from podium.config import DataConfig, TrainConfig
 from podium.config_dict import from_json_dict, to_json_dict
-from podium.errors import CheckpointError, ConfigError
+from podium.errors import CheckpointError, ConfigError, DataError
+from podium.storage import Folder, open_folder
 
 if TYPE_CHECKING:
     from podium.input.manifest import TokenizerInfo
@@ -35,6 +36,9 @@ MAY_CHANGE = (
     "log_every_steps",
     "profile",
     "sample",
+    "faults",
+    "peer_secs",
+    "watchdog",
     "loss.chunk_tokens",
     "optim.state_memory",
     "model.remat",
@@ -42,87 +46,12 @@ MAY_CHANGE = (
     "model.pipeline.microbatches",
     "model.attention.implementation",
     "data.paths",  # compared by fingerprint instead: a data set may have moved
+    "data.on_damage",
     "data.num_threads",
     "data.prefetch_batches",
 )
 
-_LOCK_FILE = "run.lock"
 _TAIL_BYTES = 1 << 16  # of metrics.jsonl: some lines at least
-
-
-# --- the folder ----------------------------------------------------------------------
-
-
-def check_folder(workdir: str | Path) -> None:
-    """A run may live in a new, an empty or a run's own folder. Raises ConfigError."""
-    workdir = Path(workdir)
-    if not os.path.lexists(workdir):
-        return
-    if not workdir.is_dir():
-        raise ConfigError(f"--workdir={workdir} is no folder; choose another name")
-    names = {entry.name for entry in workdir.iterdir()}
-    if names & {"config.json", "checkpoints", _LOCK_FILE}:
-        return
-    if found := sorted(n for n in names - {"lost+found"} if not n.startswith(".")):
-        more = " …" if len(found) > 3 else ""
-        raise ConfigError(
-            f"--workdir={workdir} holds other things ({', '.join(found[:3])}{more}) and "
-            f"no run; choose an empty or a new folder, e.g. {workdir / 'run'}"
-        )
-
-
-def make_folder(workdir: str | Path) -> None:
-    """Makes the run folder and marks it as one. Raises ConfigError."""
-    try:
-        Path(workdir).mkdir(parents=True, exist_ok=True)
-        (Path(workdir) / _LOCK_FILE).touch()
-    except OSError as error:
-        raise ConfigError(
-            f"--workdir={workdir} cannot be written: {error.strerror}; choose another "
-            "folder"
-        ) from error
-
-
-@contextlib.contextmanager
-def tidy(workdir: str | Path) -> Iterator[None]:
-    """A start that fails takes away what `make_folder` made, if that is all there is."""
-    workdir = Path(workdir)
-    mark = workdir / _LOCK_FILE
-    is_marked = mark.exists()
-    new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            if not is_marked and list(workdir.iterdir()) == [mark]:
-                mark.unlink()
-            for folder in new:
-                folder.rmdir()  # fails, and ends this, where something is in it
-        raise
-
-
-@contextlib.contextmanager
-def lock(workdir: str | Path) -> Iterator[None]:
-    """Held while a run trains, by its first process; a killed process lets go of it.
-
-    Raises ConfigError where another process holds it. File systems without locks are
-    trusted.
-    """
-    with (Path(workdir) / _LOCK_FILE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ConfigError(
-                f"{workdir} is being trained by {file.read() or 'another process'}; "
-                "stop it, or use another --workdir"
-            ) from None
-        except OSError:
-            pass
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on host {socket.gethostname()}")
-        file.flush()
-        yield
 
 
 def data_folder(workdir: str | Path) -> Path:
@@ -130,12 +59,72 @@ def data_folder(workdir: str | Path) -> Path:
     return Path(workdir).absolute() / "data"
 
 
-# --- checkpoints, by their names -----------------------------------------------------
+# --- checkpoints ---------------------------------------------------------------------
+
+
+def checkpoints_folder(workdir: str | Path, folder: str | None = None) -> Folder:
+    """Where the checkpoints of a run lie: `checkpoint.folder`, or D/checkpoints.
+
+    Without a config at hand that of the run itself says.
+    """
+    if folder is None:
+        folder = saved_config(workdir).get("checkpoint", {}).get("folder")
+    return open_folder(folder or Path(workdir).absolute() / "checkpoints")
+
+
+def whole_steps(folder: Folder) -> list[int]:
+    """The checkpoints that were finished, oldest first; reads none of their arrays."""
+    steps = sorted(int(name) for name in folder.names() if name.isdecimal())
+    return [step for step in steps if checksums.exists(folder.inside(str(step)))]
 
 
 def latest_step(workdir: str | Path) -> int | None:
-    """The newest whole checkpoint of a run, by its folder name; reads no array."""
-    return max(_steps(workdir), default=None)
+    """The newest finished checkpoint of a run."""
+    return max(whole_steps(checkpoints_folder(workdir)), default=None)
+
+
+class Good(NamedTuple):
+    """The newest checkpoint all of whose bytes are as they were written."""
+
+    step: int | None
+    damaged: dict[int, str]  # newer ones -> what is wrong with them
+
+
+def newest_good(folder: Folder) -> Good:
+    """Reads whole checkpoints, newest first, until one is good."""
+    damaged: dict[int, str] = {}
+    for step in reversed(whole_steps(folder)):
+        found = _damage(folder, step)
+        if found is None:
+            return Good(step, damaged)
+        damaged[step] = f"{folder}/{step}/{found}"
+    return Good(None, damaged)
+
+
+@functools.cache
+def _damage(folder: Folder, step: int) -> str | None:
+    # A process reads all bytes of a checkpoint once, not for each who asks.
+    return checksums.find_damage(folder.inside(str(step)))
+
+
+def skipped_batches(
+    workdir: str | Path, cfg: TrainConfig, step: int | None
+) -> list[tuple[int, int]]:
+    """The batches that a run had left out when a checkpoint was saved."""
+    if step is None:
+        return []
+    folder = checkpoints_folder(workdir, cfg.checkpoint.folder)
+    run = json.loads(folder.read(f"{step}/run/metadata"))
+    return [(after, num) for after, num in run["skipped_batches"]]
+
+
+def set_aside(folder: Folder, step: int) -> str:
+    """Renames a damaged checkpoint, out of the way of a new one; returns the name."""
+    taken = set(folder.names())
+    names = (f"{step}.damaged{more}" for more in ("", *(f"-{i}" for i in range(2, 99))))
+    name = next(name for name in names if name not in taken)
+    folder.move(str(step), name)
+    return name
 
 
 def last_step(workdir: str | Path) -> int:
@@ -151,28 +140,49 @@ def last_step(workdir: str | Path) -> int:
     return done
 
 
-def find_checkpoint(workdir: str | Path, step: int | None = None) -> int:
-    """The given checkpoint of a run, or its newest. Raises CheckpointError."""
+def find_checkpoint(
+    workdir: str | Path,
+    step: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> int:
+    """The given checkpoint of a run, or its newest good one. Raises CheckpointError.
+
+    `say` is told what was passed over.
+    """
     if not Path(workdir).is_dir():
         raise CheckpointError(
             f"{workdir} does not exist; --workdir is the folder given to podium.train"
         )
-    steps = _steps(workdir)
+    folder = checkpoints_folder(workdir)
+    steps = whole_steps(folder)
     if not steps:
         raise CheckpointError(
-            f"{workdir} holds no checkpoints; podium.train writes them to "
-            f"{Path(workdir) / 'checkpoints'}"
+            f"{workdir} holds no checkpoints; podium.train writes them to {folder}"
         )
-    if step is not None and step not in steps:
+    if step is None:
+        good = newest_good(folder)
+        if good.step is None:
+            raise CheckpointError(all_damaged(folder, good.damaged))
+        for bad, what in good.damaged.items():
+            say(f"checkpoint {bad} is damaged ({what}); using {good.step}")
+        return good.step
+    if step not in steps:
+        raise CheckpointError(f"no checkpoint {step} in {folder}; found {steps}")
+    if what := _damage(folder, step):
         raise CheckpointError(
-            f"no checkpoint {step} in {Path(workdir) / 'checkpoints'}; found {steps}"
+            f"checkpoint {step} is damaged ({folder}/{step}/{what}); use another of "
+            f"{steps}"
         )
-    return steps[-1] if step is None else step
+    return step
 
 
-def _steps(workdir: str | Path) -> list[int]:
-    folder = Path(workdir) / "checkpoints"
-    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+def all_damaged(folder: Folder, damaged: dict[int, str]) -> str:
+    """The message where no checkpoint is good."""
+    newest = next(iter(damaged.values()))
+    return (
+        f"every checkpoint in {folder} is damaged ({newest}; {len(damaged)} in all); "
+        "put back a copy, or begin anew in another --workdir"
+    )
 
 
 # --- the saved config ----------------------------------------------------------------
@@ -185,7 +195,29 @@ def saved_config(workdir: str | Path) -> dict[str, Any]:
 
 def saved_data(workdir: str | Path) -> dict[str, Any]:
     """D/data.json: paths, fingerprints, tokenizer; empty where there is none."""
-    return _read(Path(workdir) / "data.json")
+    path = Path(workdir) / "data.json"
+    tree = _read(path)
+    if tree and not _is_data(tree):
+        raise CheckpointError(
+            f"{path} is damaged: expected paths, as many fingerprints, and a tokenizer; "
+            "delete it, and the run's own podium.train command writes it anew"
+        )
+    return tree
+
+
+def _is_data(tree: dict[str, Any]) -> bool:
+    paths, prints = tree.get("paths"), tree.get("fingerprints")
+    if not (isinstance(paths, list) and isinstance(prints, list)):
+        return False
+    with contextlib.suppress(DataError):
+        if "tokenizer" in tree:  # not so in runs of before
+            from podium.input.manifest import parse_tokenizer
+
+            parse_tokenizer(tree["tokenizer"], "data.json")
+        return len(paths) == len(prints) and all(
+            isinstance(text, str) for text in paths + prints
+        )
+    return False
 
 
 def load_run(workdir: str | Path) -> TrainConfig:
@@ -208,12 +240,26 @@ def data_of(workdir: str | Path, cfg: TrainConfig) -> DataConfig:
     return cfg.data
 
 
-def step_to_resume(workdir: str | Path, cfg: TrainConfig) -> int | None:
-    """The checkpoint to continue from, or None. Raises ConfigError on another run's."""
-    step = latest_step(workdir)
+def step_to_resume(workdir: str | Path, cfg: TrainConfig) -> Good:
+    """The checkpoint to continue from, and damaged ones that are passed over.
+
+    Raises ConfigError where the run is another's, CheckpointError where no checkpoint
+    is good.
+    """
+    folder = checkpoints_folder(workdir, cfg.checkpoint.folder)
+    if not whole_steps(folder):
+        return Good(None, {})
+    _check_config(workdir, cfg)
+    good = newest_good(folder)
+    if good.step is None:
+        raise CheckpointError(all_damaged(folder, good.damaged))
+    return good
+
+
+def _check_config(workdir: str | Path, cfg: TrainConfig) -> None:
     saved = saved_config(workdir)
-    if step is None or not saved:
-        return step
+    if not saved:
+        return
     now = to_json_dict(cfg)
     changed = [
         f"{key}: saved {old!r}, now {new!r}"
@@ -227,7 +273,6 @@ def step_to_resume(workdir: str | Path, cfg: TrainConfig) -> int | None:
             f"{' …' if len(changed) > 5 else ''}. Use the saved values, or another "
             "--workdir."
         )
-    return step
 
 
 def _is_same_text(saved: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -312,7 +357,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except NotADirectoryError as error:
         raise CheckpointError(f"{path.parent} is no folder") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged, no valid JSON ({error}); delete it, and the run's own "
             "podium.train command writes it anew"

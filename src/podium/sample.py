@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p
     )
     check_num_tokens(args.num_tokens)
-    step = find_checkpoint(args.workdir, args.step)
+    step = find_checkpoint(args.workdir, args.step, cli.say)
     tokenizer = tokenizer_of(args.workdir)
     prompts = [prompt_tokens(text, tokenizer) for text in args.prompt]
 

@@ -110,6 +110,18 @@ def size_text(num_bytes: float) -> str:
     return f"{num_bytes:,.2f} GiB"
 
 
+def secs_text(secs: float) -> str:
+    """'28.34 s', '1.23 ms', '45 us', '3.2 days': three or four figures."""
+    if secs >= 2 * 86400:
+        return f"{secs / 86400:,.1f} days"
+    if secs >= 2 * 3600:
+        return f"{secs / 3600:.1f} hours"
+    for size, unit in ((1.0, "s"), (1e-3, "ms")):
+        if secs >= size:
+            return f"{secs / size:,.2f} {unit}"
+    return f"{secs * 1e6:.0f} us"
+
+
 def _print_arrays(title: str, first: str, rows: Sequence[dict[str, Any]]) -> None:
     to = console()
     is_wide, has_times = to.width >= NARROW, "forward" in rows[0] if rows else False
@@ -156,7 +168,8 @@ def _cost(rows: Sequence[dict[str, Any]], is_timed: bool) -> float:
 
 
 def _ms(secs: float) -> str:
-    return f"{secs * 1e3:,.1f}"
+    ms = secs * 1e3
+    return f"{ms:,.1f}" if ms >= 0.1 or ms == 0 else f"{ms:.3f}"
 
 
 def _dims(shape: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from podium import cli, processes, resume
+from podium import cli, processes, resume, run_folder
 from podium.config import DataConfig, TrainConfig
 from podium.errors import ConfigError, PodiumError, ShardingError
 
@@ -45,16 +45,18 @@ def main(argv: Sequence[str]) -> int:
     if not args.workdir:
         parser.error("--workdir is missing, e.g. --workdir=runs/first")
     workdir = Path(args.workdir)
-    ours = processes.join(args)
-    with resume.tidy(workdir) if ours.is_first else contextlib.nullcontext():
+    ours = processes.join(args, cfg.peer_secs)
+    with run_folder.tidy(workdir) if ours.is_first else contextlib.nullcontext():
         code = _run(cfg, workdir, ours)
     ours.leave()
     return code
 
 
 def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
-    first_step = ours.decide(lambda: _first_step(cfg, workdir))
+    damaged: dict[int, str] = {}  # known to the first process alone
+    first_step = ours.decide(lambda: _first_step(cfg, workdir, damaged))
 
+    from podium.input.check import check_datasets
     from podium.input.server import InputServer
 
     # First of all: it is ready to read while jax is still being imported.
@@ -69,7 +71,11 @@ def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
             resume.check_fingerprints(workdir, cfg.data.paths, prints)
         check_data(cfg, manifests)
         if first_step is None or first_step < cfg.num_steps:
-            return _train(cfg, asked, workdir, ours, server, manifests, first_step)
+            data = cfg.data
+            ours.decide(lambda: check_datasets(data, manifests))
+            return _train(
+                cfg, asked, workdir, ours, server, manifests, first_step, damaged
+            )
         if ours.is_first:
             _done_already(cfg, workdir, first_step)
         return 0
@@ -77,9 +83,18 @@ def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
         server.close()
 
 
-def _first_step(cfg: TrainConfig, workdir: Path) -> int | None:
-    resume.check_folder(workdir)
-    return resume.step_to_resume(workdir, cfg)
+def _first_step(cfg: TrainConfig, workdir: Path, damaged: dict[int, str]) -> int | None:
+    """The checkpoint to continue from; fills in newer ones that cannot be used."""
+    run_folder.check_folder(workdir)
+    good = resume.step_to_resume(workdir, cfg)
+    damaged.update(good.damaged)
+    for step, what in good.damaged.items():
+        print(
+            f"WARNING: checkpoint {step} is damaged: {what}; continuing from "
+            f"{good.step}",
+            file=sys.stderr,
+        )
+    return good.step
 
 
 def make_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> None:
@@ -87,7 +102,7 @@ def make_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> None:
 
     A run that is continued keeps the data it has, whatever became of the text.
     """
-    resume.make_folder(workdir)
+    run_folder.make_folder(workdir)
     if cfg.data.paths:
         return
     if cfg.data.text is None:
@@ -201,6 +216,7 @@ def _train(
     server: "InputServer",
     manifests: list["Manifest"],
     first_step: int | None,
+    damaged: dict[int, str],
 ) -> int:
     """`asked` is the config as given; `cfg` has the folders of its data filled in."""
     from podium.compile_cache import use_compile_cache
@@ -220,7 +236,7 @@ def _train(
             resume.write_config(workdir, asked, prints, manifests[0].tokenizer)
 
     with contextlib.ExitStack() as held:
-        ours.decide(lambda: _lock(held, workdir, first_step))
+        ours.decide(lambda: _lock(held, cfg, workdir, first_step, damaged))
         if ours.is_first:
             if asked.data.paths and asked.data.text is not None:
                 print("data.text is not read: data.paths is given", file=sys.stderr)
@@ -247,19 +263,35 @@ def _train(
     return 0
 
 
-def _lock(held: contextlib.ExitStack, workdir: Path, first_step: int | None) -> None:
-    held.enter_context(resume.lock(workdir))
-    if resume.latest_step(workdir) != first_step:
+def _lock(
+    held: contextlib.ExitStack,
+    cfg: TrainConfig,
+    workdir: Path,
+    first_step: int | None,
+    damaged: dict[int, str],
+) -> None:
+    """From here on the run is ours; damaged checkpoints are moved out of the way."""
+    held.enter_context(run_folder.lock(workdir))
+    folder = resume.checkpoints_folder(workdir, cfg.checkpoint.folder)
+    good = [step for step in resume.whole_steps(folder) if step not in damaged]
+    if max(good, default=None) != first_step:
         raise ConfigError(
             f"{workdir} was trained by another process until just now; run the same "
             "command again to continue from there"
         )
+    if damaged:
+        from podium.trainer.events import Events
+
+        with Events(workdir) as events:
+            for step, what in damaged.items():
+                name = resume.set_aside(folder, step)
+                events.add("fault", what="damaged checkpoint", step=step, error=what)
+                print(f"checkpoint {step} is now {folder}/{name}", file=sys.stderr)
 
 
 def _setup(cfg: TrainConfig) -> "Setup":
     import jax
 
-    from podium.models.attention_dispatch import check_implementation
     from podium.sharding.mesh import in_full, make_mesh
     from podium.trainer.setup import setup
 
@@ -274,7 +306,6 @@ def _setup(cfg: TrainConfig) -> "Setup":
             f"{error} On a CPU, a mesh written out in full makes virtual devices: add "
             f"{' '.join(flags)} for {math.prod(full.values())}."
         ) from error
-    check_implementation(cfg.model, cfg.data.seq_len, jax.default_backend())
     return setup(cfg)
 
 
@@ -297,7 +328,7 @@ def _announce(parts: "Setup", manifests: list["Manifest"], first_step: int | Non
 def _note_schedule(cfg: TrainConfig, workdir: Path, first_step: int | None) -> None:
     """Another num_steps stretches the schedule, so the learning rate may jump."""
     before = resume.saved_config(workdir).get("num_steps", cfg.num_steps)
-    if first_step is None or before == cfg.num_steps:
+    if first_step is None or before == cfg.num_steps or not isinstance(before, int):
         return
     from podium.trainer.schedule import learning_rate
 

@@ -89,6 +89,21 @@ def test_a_plan_cut_short_is_made_again(gold, documents):
     assert [p.name for p in (opened.folder / "packing").iterdir()] == [folder.name]
 
 
+def test_a_kept_plan_with_any_byte_changed_is_made_again(gold, documents):
+    opened = Documents(gold(documents(0, 50, 30)), "train")
+    made = [array.copy() for array in load_or_make_plan(opened, 16)]
+    [folder] = (opened.folder / "packing").iterdir()
+    for path in sorted(folder.iterdir()):
+        for byte in (6, path.stat().st_size // 2, path.stat().st_size - 1):
+            raw = bytearray(path.read_bytes())
+            raw[byte] ^= 1
+            path.write_bytes(raw)
+            for want, got in zip(made, load_or_make_plan(opened, 16), strict=True):
+                np.testing.assert_array_equal(want, got)
+            raw[byte] ^= 1
+            assert path.read_bytes() == raw
+
+
 def test_changed_data_or_another_length_gets_a_plan_of_its_own(gold, documents):
     opened = Documents(gold(documents(0, 50, 30)), "train")
     assert len(load_or_make_plan(opened, 16).row_begin) > len(

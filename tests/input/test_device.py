@@ -1,6 +1,7 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
 import itertools
+import queue
 import threading
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from podium.errors import DataError
+from podium.input import device
 from podium.input.batch import Batch
 from podium.input.device import Feed, prefetch
 
@@ -100,6 +102,29 @@ def test_no_more_than_depth_batches_are_read_ahead(depth):
         wait_until(lambda want=taken + depth: stream.taken >= want)
         assert stream.taken == taken + depth
     batches.close()
+
+
+@pytest.mark.parametrize(
+    ("busy_secs", "batch_secs", "waited"), [(0, 3, 3), (2, 5, 3), (9, 5, 0), (0, 0, 0)]
+)
+def test_waiting_counts_while_the_devices_are_idle(
+    monkeypatch, busy_secs, batch_secs, waited
+):
+    now = [0.0]
+    monkeypatch.setattr(device.time, "perf_counter", lambda: now[0])
+
+    class Late:
+        def get(self, timeout):
+            if now[0] < batch_secs:
+                now[0] += 1.0  # a second at a time
+            if now[0] < batch_secs:
+                raise queue.Empty
+            return 0, batch_of(0)
+
+    with prefetch(Numbers(0), FEED) as batches:
+        batches._ready = Late()
+        batches.is_busy = lambda: now[0] <= busy_secs and busy_secs > 0
+        assert next(batches)[2] == waited
 
 
 def test_an_error_of_the_stream_comes_after_the_batches_before_it():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from podium.errors import DataError
 from podium.input import manifest as m
+from tests.hostile import cases
 
 
 def _shard(name, **changes):
@@ -199,11 +200,7 @@ _JSON = st.recursive(
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
+@cases(1500)
 def test_any_value_anywhere_loads_or_is_a_data_error(folder, data):
     """With the right fingerprint, so that the checks behind it are reached."""
     path = folder / m.MANIFEST_FILE
@@ -228,11 +225,7 @@ def test_any_value_anywhere_loads_or_is_a_data_error(folder, data):
 
 
 @hypothesis.given(st.integers(0, 10_000), st.binary(max_size=3), st.integers(0, 5))
-@hypothesis.settings(
-    max_examples=200,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
+@cases(1200)
 def test_damaged_bytes_of_a_manifest_are_a_data_error(folder, at, new, removed):
     path = folder / m.MANIFEST_FILE
     m.save_manifest(folder, _manifest())

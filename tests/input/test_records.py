@@ -1,7 +1,9 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import io
 import struct
+import tempfile
 
 import hypothesis
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from podium.errors import DataError
 from podium.input import records
+from tests.hostile import cases
 
 SIZES = [1, 100, 111, 112, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152]
 
@@ -68,6 +71,11 @@ def test_an_example_without_tokens_is_an_error():
         records.token_span(b"", "f")
 
 
+def parse(path, *, token_bytes=2, **counts):
+    raw = path.read_bytes()
+    return records.parse_index(raw, str(path), token_bytes=token_bytes, **counts)
+
+
 @pytest.fixture
 def index_file(tmp_path):
     frames = [records.encode_record(b"\1\0" * n) for n in (3, 1, 200)]
@@ -82,7 +90,7 @@ def index_file(tmp_path):
 
 def test_an_index_is_read_back(index_file):
     path, size = index_file
-    index = records.read_index(path, token_bytes=2, records=3, file_bytes=size)
+    index = parse(path, records=3, file_bytes=size)
     assert index["tokens"].tolist() == [3, 1, 200]
 
 
@@ -93,7 +101,7 @@ def test_an_index_entry_that_points_elsewhere_is_an_error(index_file, change):
     index[change][1] += 1
     np.save(path, index)
     with pytest.raises(DataError, match="do not describe"):
-        records.read_index(path, token_bytes=2, records=3, file_bytes=size)
+        parse(path, records=3, file_bytes=size)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +116,7 @@ def test_an_index_of_another_shard_is_an_error(index_file, wrong, says):
     path, size = index_file
     right = {"token_bytes": 2, "records": 3, "file_bytes": size}
     with pytest.raises(DataError, match=says):
-        records.read_index(path, **right | wrong)
+        parse(path, **right | wrong)
 
 
 def _corrupt(raw: bytes, draw) -> bytes:
@@ -129,7 +137,7 @@ def _corrupt(raw: bytes, draw) -> bytes:
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(max_examples=200, deadline=None)
+@cases(1200)
 def test_damage_to_a_record_is_a_data_error_and_nothing_else(data):
     tokens = data.draw(st.binary(min_size=1, max_size=200))
     frame, _ = records.encode_record(tokens)
@@ -143,8 +151,26 @@ def test_damage_to_a_record_is_a_data_error_and_nothing_else(data):
     assert found[slice(*records.token_span(found, "f"))] == tokens
 
 
+@hypothesis.given(st.lists(st.binary(min_size=1, max_size=40), min_size=1), st.data())
+@cases(400)
+def test_of_a_damaged_file_come_the_records_before_the_damage(tokens, data):
+    frames = [records.encode_record(each)[0] for each in tokens]
+    wanted = [frame[records.HEADER_BYTES : -records.FOOTER_BYTES] for frame in frames]
+    damaged = _corrupt(b"".join(frames), data.draw)
+    found = []
+    with tempfile.TemporaryFile() as file:
+        file.write(damaged)
+        file.seek(0)
+        with contextlib.suppress(DataError):
+            for each in records.read_frames(file, "f"):
+                found.append(each)
+            # A file that ends between two records is whole, as far as it goes.
+            assert damaged == b"".join(frames[: len(found)])
+    assert found == wanted[: len(found)]
+
+
 @hypothesis.given(st.data())
-@hypothesis.settings(max_examples=200, deadline=None)
+@cases(1000)
 def test_damage_to_an_example_is_a_data_error_and_nothing_else(data):
     """With right checksums around it, as another program's mistake would have."""
     frame, _ = records.encode_record(data.draw(st.binary(min_size=1, max_size=200)))
@@ -157,18 +183,14 @@ def test_damage_to_an_example_is_a_data_error_and_nothing_else(data):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
+@cases(800)
 def test_damage_to_an_index_is_a_data_error_and_nothing_else(index_file, data):
     path, size = index_file
     raw = path.read_bytes()
     broken = path.with_suffix(".broken")
     broken.write_bytes(_corrupt(raw, data.draw))
     try:
-        index = records.read_index(broken, token_bytes=2, records=3, file_bytes=size)
+        index = parse(broken, records=3, file_bytes=size)
     except DataError:
         return
     assert index.tolist() == np.load(path).tolist()

@@ -158,7 +158,7 @@ def main():
                     try:
                         with jax.default_matmul_precision("highest"):
                             check(
-                                implementation.load(),
+                                implementation.load(call),
                                 case,
                                 dtype=dtype,
                                 tolerance=tolerance,

@@ -57,6 +57,7 @@ def with_pipeline(pipeline: PipelineConfig) -> TrainConfig:
     return shrink(TrainConfig(model=ModelConfig(num_layers=8, pipeline=pipeline)))
 
 
+CAPACITY = with_experts(MoeConfig(dispatch=CapacityConfig()))
 CASES = {
     "int8_with_accumulation": shrink(
         TrainConfig(
@@ -68,7 +69,12 @@ CASES = {
     "fp8_in_a_pipeline": shrink(
         TrainConfig(model=ModelConfig(quantization=Fp8Config()))
     ),
-    "experts_with_capacity": with_experts(MoeConfig(dispatch=CapacityConfig())),
+    "experts_with_capacity": CAPACITY,
+    "experts_with_capacity_over_four": CAPACITY,
+    "experts_with_capacity_in_split_rows": CAPACITY,
+    "experts_with_capacity_on_repeated_rows": dataclasses.replace(
+        CAPACITY, sharding=ShardingConfig(batch=("data", "fsdp"))
+    ),
     "experts_balanced_by_bias": with_experts(DEEPSEEK),
     "experts_and_accumulation": with_experts(
         MoeConfig(), grad_accum_steps=2, global_batch_seqs=8
@@ -107,6 +113,9 @@ CASES = {
 ON = {
     "fp8_in_a_pipeline": "stage2.fsdp2",
     "experts_with_capacity": "fsdp2.expert2.tensor2",
+    "experts_with_capacity_over_four": "data2.expert4",
+    "experts_with_capacity_in_split_rows": "fsdp2.expert2.context2",
+    "experts_with_capacity_on_repeated_rows": "fsdp2.expert2.tensor2",
     "experts_balanced_by_bias": "expert4.tensor2",
     "experts_and_accumulation": "data2.expert2.context2",
     "all_to_all": "context4.tensor2",

@@ -7,14 +7,16 @@ import math
 
 import pytest
 
-from configs.families import mixtral_8x7b
+from configs.families import llama_3_1_8b, mixtral_8x7b
 from podium.aot import hbm
 from podium.aot.chips import parse_slice
 from podium.config import AdamWConfig, DataConfig, MeshConfig, OptimConfig, TrainConfig
 from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
+from podium.config_quantization import Fp8Config, Int8Config
 from podium.trainer.setup import setup
 from profiling.estimate_memory import host_bytes, memory
-from profiling.estimate_time import times
+from profiling.estimate_time import EFFICIENCY, times
+from profiling.plan import quantization_line
 from profiling.search import Candidate, candidates, estimate, meshes, ranked, reasons
 from profiling.search_report import config_lines
 from profiling.shares import shares
@@ -50,15 +52,20 @@ def candidate(remat="full", steps=1, **sizes) -> Candidate:
 def test_every_factorisation_of_the_devices_is_a_candidate_once():
     found = [tuple(m.sizes().values()) for m in meshes(config(), V5E_8)]
     assert all(math.prod(sizes) == 8 for sizes in found)
-    # three factors of two over data, fsdp, context, tensor; a dense model has no experts
-    assert len(found) == len(set(found)) == math.comb(3 + 3, 3)
+    # Factors of two over data, fsdp, context, tensor, three of them, or less what the
+    # stages take of four layers; a dense model has no experts.
+    want = sum(math.comb(left + 3, 3) for left in (3, 2, 1))
+    assert len(found) == len(set(found)) == want
 
 
 def test_experts_and_slices_take_part():
     moe = config(model=mixtral_8x7b())
     assert {m.expert for m in meshes(moe, V5E_8)} == {1, 2, 4, 8}
-    across = {m.slices.fsdp for m in meshes(config(), parse_slice("v5e-8x2"))}
-    assert across == {1, 2}
+    across = {
+        (m.slices.stage, m.slices.fsdp)
+        for m in meshes(config(), parse_slice("v5e-8x2"))
+    }
+    assert across == {(1, 1), (2, 1), (1, 2)}
 
 
 def test_micro_batches_divide_the_batch_and_leave_a_row_a_device():
@@ -74,6 +81,7 @@ def test_micro_batches_divide_the_batch_and_leave_a_row_a_device():
         ({"tensor": 8}, "model.attention.num_kv_heads (4) by tensor"),
         ({"data": 8}, None),
         ({"data": 64}, "global_batch_seqs (32) by data"),
+        ({"stage": 8}, "4 repeats of 1 layers by stage * repeats (8)"),
     ],
 )
 def test_what_does_not_divide_is_named_with_its_axis(sizes, expected):
@@ -95,7 +103,12 @@ def test_what_needs_too_much_memory_says_how_much():
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 4, "context": 2}],
+    [
+        {"fsdp": 8},
+        {"data": 2, "fsdp": 2, "tensor": 2},
+        {"fsdp": 4, "context": 2},
+        {"stage": 4, "fsdp": 2},
+    ],
 )
 @pytest.mark.parametrize("opt_embed", [None, ("data", "fsdp", "expert", "context")])
 def test_the_state_takes_what_the_layout_says(sizes, opt_embed):
@@ -147,6 +160,17 @@ def test_more_is_kept_the_less_is_recomputed():
     assert full.step_secs > qkv.step_secs > dots.step_secs > none.step_secs
 
 
+def test_a_pipeline_takes_longer_by_the_share_that_its_stages_wait():
+    """Where layers are nearly all: S - 1 of M + S - 1 iterations, M = 4 S."""
+    model = dataclasses.replace(LARGE, num_layers=64, vocab_size=512)
+    cfg = config(model=model, data=DataConfig(seq_len=4096), global_batch_seqs=64)
+    none, four = (
+        times(shares(candidate(**sizes).apply(cfg), 8), V5E_8).compute_secs
+        for sizes in ({"fsdp": 8}, {"stage": 4, "fsdp": 2})
+    )
+    assert four / none == pytest.approx((16 + 3) / 16, rel=0.01)
+
+
 def test_the_lines_to_paste_undo_what_the_config_said():
     cfg = config(mesh=MeshConfig(fsdp=2, tensor=4))
     lines = config_lines(candidate("dots", 2, fsdp=8).settings(cfg))
@@ -156,3 +180,53 @@ def test_the_lines_to_paste_undo_what_the_config_said():
         "cfg.model.remat = 'dots'",
         "cfg.grad_accum_steps = 2",
     ]
+
+
+def secs(where, quantization=None) -> float:
+    model = dataclasses.replace(LARGE, quantization=quantization)
+    cfg = config(model=model, data=DataConfig(seq_len=4096))
+    cfg = candidate("dots", fsdp=where.num_devices).apply(cfg)
+    return times(shares(cfg, where.num_devices), where).step_secs
+
+
+LARGE = dataclasses.replace(llama_3_1_8b(), num_layers=4, vocab_size=16_032)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("v5e-8", Int8Config), ("v6e-8", Int8Config), ("tpu7x-8", Fp8Config)],
+)
+@pytest.mark.parametrize(
+    ("backward", "passes"), [("none", 1), ("inputs", 2), ("all", 3)]
+)
+def test_eight_bit_matmuls_take_half_where_the_chip_is_twice_as_fast(
+    name, kind, backward, passes
+):
+    where, quantization = parse_slice(name), kind(backward=backward)
+    slow = dataclasses.replace(where.chip, twice_as_fast=())
+    slow_secs = secs(dataclasses.replace(where, chip=slow), quantization)
+    flops = 2 * 32 / 8 * 4096 * 4 * 218_103_808  # a forward pass: rows, tokens, layers
+    half = (
+        passes * flops / 2 / EFFICIENCY[where.chip.name] / where.chip.device_peak_flops
+    )
+    assert slow_secs - secs(where, quantization) == pytest.approx(half)
+
+
+def test_rounding_takes_a_part_of_what_they_gain():
+    """As in the compiled steps of benchmarks/quantization.py."""
+    where = parse_slice("v5e-8")
+    plain, forward, inputs = (
+        secs(where, q) for q in (None, Int8Config(backward="none"), Int8Config())
+    )
+    assert inputs < forward < plain
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("v4-16", Int8Config), ("v5e-8", Fp8Config)]
+)
+def test_where_the_chip_is_no_faster_eight_bits_gain_nothing_and_the_plan_says_so(
+    name, kind
+):
+    where = parse_slice(name)
+    assert secs(where, kind()) > secs(where)
+    assert "gain no speed" in quantization_line(kind().kind, where)

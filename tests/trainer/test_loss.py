@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from podium.config import LossConfig
+from podium.trainer import loss
 from podium.trainer.loss import loss_sums, scored_tokens
 
 B, T, D, V = 3, 7, 5, 11
@@ -52,6 +53,25 @@ def test_chunks_change_neither_the_loss_nor_its_gradient(example, chunk_tokens):
     got = run(LossConfig(z_loss=1e-2, chunk_tokens=chunk_tokens))
     jax.tree.map(
         lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-7), got, want
+    )
+
+
+@pytest.mark.parametrize("chunk_tokens", [6, 10_000])
+def test_one_pass_over_the_logits_changes_neither(example, chunk_tokens, monkeypatch):
+    hidden, head, targets = example
+    hidden = hidden.at[0, 0].set(300.0 * hidden[0, 0])  # a row of far-apart logits
+    cfg = LossConfig(z_loss=1e-2, chunk_tokens=chunk_tokens)
+
+    def run(platform):
+        monkeypatch.setattr(loss, "current_platform", lambda: platform)
+        return jax.value_and_grad(mean_loss, argnums=(0, 1), has_aux=True)(
+            hidden, head, targets, cfg
+        )
+
+    jax.tree.map(
+        lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-5),
+        run("gpu"),
+        run("cpu"),
     )
 
 

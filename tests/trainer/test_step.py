@@ -174,6 +174,13 @@ def test_a_batch_that_does_not_divide_is_an_error_with_the_fix():
         setup(cfg)
 
 
+def test_attention_that_cannot_run_on_the_mesh_is_an_error():
+    attention = dataclasses.replace(tiny.MODEL.attention, implementation="splash")
+    model = dataclasses.replace(tiny.MODEL, attention=attention)
+    with pytest.raises(ConfigError, match=r"'splash' does not support platform 'cpu'"):
+        setup(tiny.config(tiny.EIGHT, model=model))
+
+
 def test_a_mesh_axis_that_splits_no_work_is_an_error():
     with pytest.raises(ShardingError, match=r"'fsdp' .2. splits no work"):
         setup(tiny.config(tiny.EIGHT, sharding=ShardingConfig(batch=("data",))))

@@ -1,6 +1,8 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
 import signal
+import subprocess
+import sys
 
 from podium.trainer.stopping import Stopping
 
@@ -23,3 +25,21 @@ def test_the_handlers_of_before_come_back():
     with Stopping(print):
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+TWICE = """
+import signal
+from podium.trainer.stopping import Stopping
+with Stopping(print):
+    signal.raise_signal(signal.SIGINT)
+    print("saving", flush=True)
+    signal.raise_signal(signal.SIGTERM)
+    print("still here")
+"""
+
+
+def test_a_second_signal_leaves_at_once():
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGTERM
+    assert "saving" in done.stdout
+    assert "still here" not in done.stdout

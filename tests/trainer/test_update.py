@@ -131,7 +131,7 @@ def test_a_run_resumes_with_its_moments_in_another_memory(tmp_path, saved, resum
     for i in (2, 3):
         one = jax.device_put(tiny.batch(i), batch_sharding(parts.rules))
         state, metrics = parts.train_step(state, one)
-        rows.append({k: float(v) for k, v in metrics.items()})
+        rows.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
     assert_same((rows, state), (want_rows[2:], want_state), rtol=0, atol=0)
 
 

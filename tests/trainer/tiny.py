@@ -73,5 +73,5 @@ def train(cfg: TrainConfig, steps: int) -> tuple[list[dict[str, float]], TrainSt
     for i in range(steps):
         on_devices = jax.device_put(batch(i), batch_sharding(parts.rules))
         state, metrics = parts.train_step(state, on_devices)
-        rows.append({k: float(v) for k, v in metrics.items()})
+        rows.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
     return rows, state

@@ -15,3 +15,6 @@ class Batch(NamedTuple):
     targets: Any  # [B, T] next token of the same document; -1 where nothing is scored
     segment_ids: Any  # [B, T] 1.. per document within the row; 0 is padding
     positions: Any  # [B, T] 0.. within the segment
+
+
+PADDING = Batch(tokens=0, targets=-1, segment_ids=0, positions=0)  # of a position

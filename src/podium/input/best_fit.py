@@ -14,6 +14,7 @@ the manifest; where that folder cannot be written, in the user's cache folder.
 
 import bisect
 import contextlib
+import hashlib
 import logging
 import os
 import pathlib
@@ -25,7 +26,8 @@ import numpy as np
 
 from podium.input.tfrecord import Documents
 
-_PLAN_VERSION = 1
+_PLAN_VERSION = 2
+_DIGEST_FILE = "sha256"
 
 
 class Plan(NamedTuple):
@@ -145,11 +147,21 @@ def _best_fit_decreasing(rest: np.ndarray, seq_len: int) -> tuple[np.ndarray, in
 
 def _load(folder: pathlib.Path) -> Plan | None:
     try:
-        return Plan(
+        plan = Plan(
             *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in Plan._fields)
         )
+        stated = (folder / _DIGEST_FILE).read_text()
     except (OSError, ValueError):  # absent, or cut short by a crash of the machine
         return None
+    return plan if stated == _digest(plan) else None
+
+
+def _digest(plan: Plan) -> str:
+    digest = hashlib.sha256()
+    for array in plan:
+        digest.update(repr((array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _save(folder: pathlib.Path, plan: Plan) -> None:
@@ -162,6 +174,7 @@ def _save(folder: pathlib.Path, plan: Plan) -> None:
                 np.save(file, array)
                 file.flush()
                 os.fsync(file.fileno())
+        (made / _DIGEST_FILE).write_text(_digest(plan))
         made.chmod(0o755)
         if _load(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)

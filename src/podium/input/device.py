@@ -8,7 +8,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -58,8 +58,17 @@ class Feed:
         return local[at : at + stop - start, index[1]]
 
 
+_POLL_SECS = 0.005
+
+
 class Prefetcher(Iterator[tuple[int, Batch, float]]):
-    """See `prefetch`."""
+    """See `prefetch`.
+
+    `is_busy` may be set: it says whether the devices still compute. Waiting meanwhile
+    costs nothing and is not counted.
+    """
+
+    is_busy: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(
         self,
@@ -79,15 +88,26 @@ class Prefetcher(Iterator[tuple[int, Batch, float]]):
     def __next__(self) -> tuple[int, Batch, float]:
         if self._is_closed:
             raise StopIteration
-        begin = time.perf_counter()
-        item = self._ready.get()
-        wait_secs = time.perf_counter() - begin
+        item, wait_secs = self._next()
         self._room.release()
         if isinstance(item, BaseException):
             self.close()
             raise item
         step, batch = item
         return step, batch, wait_secs
+
+    def _next(self) -> tuple[Any, float]:
+        """What is ready next, and for how many seconds idle devices waited for it."""
+        since = time.perf_counter()
+        while True:
+            try:
+                item = self._ready.get(timeout=_POLL_SECS)
+                break
+            except queue.Empty:
+                if self.is_busy():
+                    since = time.perf_counter()
+        now = time.perf_counter()
+        return item, 0.0 if self.is_busy() else now - since
 
     def __enter__(self) -> "Prefetcher":
         return self
@@ -121,7 +141,7 @@ def prefetch(
     feed: Feed,
     depth: int = 2,
 ) -> Prefetcher:
-    """Iterates over (step, batch on the devices, seconds the caller waited for it).
+    """Iterates over (step, batch on the devices, seconds waited for it; see `is_busy`).
 
     A thread keeps up to `depth` batches on the devices. It starts now. Errors of the
     stream are raised by `next` in their turn. Use it in a `with`, or call `close`.

@@ -9,12 +9,16 @@ import threading
 
 import numpy as np
 
-from podium.input.batch import Batch
+from podium.errors import DataError
+from podium.input.batch import PADDING, Batch
+from podium.input.damage import Damage, raise_damage
 from podium.input.order import Order, open_datasets
 from podium.input.packing import Chunks
 from podium.input.spec import StreamInfo, StreamSpec
 
 _ORDER_BLOCK_ROWS = 4096  # their order is computed at once: 0.2 us a row, not 20
+_MOST_DAMAGED = 0.1  # of the chunks read: beyond, it is not single records that broke
+_FEW_CHUNKS = 1000  # say nothing about a share
 _NO_CHUNKS = Chunks(*[np.zeros(0, np.int64)] * len(Chunks._fields))
 
 
@@ -35,6 +39,8 @@ class Loader:
         self._block_steps = max(1, _ORDER_BLOCK_ROWS // len(spec.rows))
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
         self._scratch = threading.local()
+        self._damaged: dict[int, list[Damage]] = {}
+        self._num_read = self._num_damaged = 0  # chunks; threads may lose a few counts
 
     def info(self) -> StreamInfo:
         """The size of the data."""
@@ -81,14 +87,22 @@ class Loader:
     def read(self, step: int, out: np.ndarray | None = None) -> np.ndarray:
         """The fields of `Batch` at `step`, int32 [4, rows, T], into `out` if given.
 
-        Raises DataError if a record is damaged.
+        A damaged record raises DataError, or under `data.on_damage=skip` leaves padding
+        where its tokens would be: every other token stands where it stands without.
         """
         if out is None:
             out = np.empty(self.shape, np.int32)
         dataset, chunks = self.chunks(step)
-        is_cut = self._read_tokens(dataset, chunks, out)
+        is_cut, damaged = self._read_tokens(dataset, chunks, out)
         _lay_out(chunks, is_cut, out, self._positions())
+        if damaged:
+            self._leave_out(step, dataset, chunks, damaged, out)
+        self._num_read += len(chunks.row)
         return out
+
+    def take_damaged(self, step: int) -> list[Damage]:
+        """The records that `read` left out of `step`, asked for once."""
+        return self._damaged.pop(step, [])
 
     def batch(self, step: int) -> Batch:
         """The batch of `step` as NumPy arrays."""
@@ -105,22 +119,59 @@ class Loader:
 
     def _read_tokens(
         self, dataset: np.ndarray, chunks: Chunks, out: np.ndarray
-    ) -> np.ndarray:
-        """Fills tokens and targets. Returns which chunks stop inside their document."""
+    ) -> tuple[np.ndarray, list[int]]:
+        """Fills tokens and targets.
+
+        Returns which chunks stop inside their document, and the numbers of those whose
+        document is damaged.
+        """
         _, num_rows, seq_len = self.shape
         # One column more than a row has: the token after a cut, a target only.
         staged, flat = self._staging(num_rows, seq_len + 1)
         at = chunks.row * (seq_len + 1) + chunks.column
         is_cut = np.empty(len(at), bool)
+        damaged: list[int] = []
         for k, (documents, _) in enumerate(self.datasets):
             mine = slice(None) if len(self.datasets) == 1 else dataset == k
             document, start = chunks.document[mine], chunks.start[mine]
             length = chunks.length[mine]
             is_cut[mine] = cut = start + length < documents.tokens[document]
-            documents.copy(flat, at[mine], document, start, length + cut)
+            found = documents.copy(flat, at[mine], document, start, length + cut)
+            if found:
+                damaged += np.arange(len(at))[mine][found].tolist()
         out[0] = staged[:, :-1]
         out[1] = staged[:, 1:]
-        return is_cut
+        return is_cut, damaged
+
+    def _leave_out(
+        self,
+        step: int,
+        dataset: np.ndarray,
+        chunks: Chunks,
+        damaged: list[int],
+        out: np.ndarray,
+    ) -> None:
+        """Makes padding of the chunks numbered in `damaged`, or raises DataError."""
+        records = {}
+        for i in damaged:
+            k, document = int(dataset[i]), int(chunks.document[i])
+            records[k, document] = self.datasets[k].documents.damage(document)
+            begin = int(chunks.column[i])
+            span = int(chunks.row[i]), slice(begin, begin + int(chunks.length[i]))
+            for field, padding in zip(out, PADDING, strict=True):
+                field[span] = padding
+        found = list(records.values())
+        if self.spec.data.on_damage == "error":
+            raise_damage(found, "; data.on_damage=skip trains without such records")
+        self._num_damaged += len(damaged)
+        read = self._num_read + len(chunks.row)
+        if read >= _FEW_CHUNKS and self._num_damaged > _MOST_DAMAGED * read:
+            raise DataError(
+                f"{found[0]}, and with it {self._num_damaged:,} of the {read:,} stretches "
+                f"of documents read: more than {_MOST_DAMAGED:.0%} are not skipped; copy "
+                "the data again"
+            )
+        self._damaged[step] = found
 
     def _staging(self, num_rows: int, width: int) -> tuple[np.ndarray, memoryview]:
         """This thread's buffer [rows, T + 1] in the stored token type, and its bytes."""
@@ -155,5 +206,5 @@ def _lay_out(
         np.subtract(positions, origin, out=out[3].reshape(-1))
     used = np.bincount(chunks.row, chunks.length, num_rows).astype(np.int64)
     for row in np.flatnonzero(used < seq_len):
-        out[:, row, used[row] :] = 0
-        out[1, row, used[row] :] = -1
+        for field, padding in zip(out, PADDING, strict=True):
+            field[row, used[row] :] = padding

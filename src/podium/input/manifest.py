@@ -169,6 +169,11 @@ def load_manifest(folder: Folder) -> Manifest:
     return manifest
 
 
+def parse_tokenizer(tree: Any, where: str) -> TokenizerInfo:
+    """The tokenizer of a manifest, or of a run, from parsed JSON. Raises DataError."""
+    return _value(TokenizerInfo, tree, where)
+
+
 def check_one_tokenizer(paths: Sequence[str], manifests: Sequence[Manifest]) -> None:
     """Data sets that are mixed need one tokenizer. Raises DataError."""
     first = manifests[0].tokenizer
@@ -297,7 +302,9 @@ def _check_files(folder: pathlib.Path, manifest: Manifest) -> None:
                 "whole folder again or prepare the data again"
             ) from e
         if size is not None and actual != size:
+            other = next((s.file for s in shards if s.bytes == actual), None)
+            hint = f" (so many has {other}: were the two exchanged?)" if other else ""
             raise DataError(
-                f"{folder / name}: {actual} bytes, the manifest says {size}; copy it "
-                "again or prepare the data again"
+                f"{folder / name}: {actual} bytes, the manifest says {size}{hint}; copy "
+                "it again or prepare the data again"
             )

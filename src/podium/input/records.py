@@ -11,6 +11,7 @@ Written by hand rather than through protobuf: an Example with one feature is six
 length prefixes, and the reader wants to know where its token bytes begin.
 """
 
+import io
 import os
 import struct
 from collections.abc import Iterator
@@ -126,37 +127,60 @@ def feature_spans(data: bytes, name: str, where: str) -> list[tuple[int, int]]:
     return spans
 
 
-def read_index(
-    path: str | os.PathLike, *, token_bytes: int, records: int, file_bytes: int
+def frame_fault(frame: bytes, num_bytes: int) -> str | None:
+    """Why a frame that the index says has `num_bytes` cannot be used; None: it can."""
+    if len(frame) < num_bytes:
+        return f"{len(frame)} of its {num_bytes} bytes are there"
+    length, length_crc = _HEADER.unpack_from(frame)
+    found = masked_crc32c(frame[:8])
+    if found != length_crc:
+        return _crc_differs("length", found, length_crc)
+    end = num_bytes - FOOTER_BYTES
+    if length != end - HEADER_BYTES:
+        return f"{length} bytes of data, the index says {end - HEADER_BYTES}"
+    (data_crc,) = _CRC.unpack_from(frame, end)
+    found = masked_crc32c(frame[HEADER_BYTES:end])
+    return None if found == data_crc else _crc_differs("data", found, data_crc)
+
+
+def sound_length(header: bytes) -> int | None:
+    """Bytes of data that a frame's header names; None if its checksum does not hold."""
+    if len(header) < HEADER_BYTES:
+        return None
+    length, crc = _HEADER.unpack_from(header)
+    return length if masked_crc32c(header[:8]) == crc else None
+
+
+def parse_index(
+    raw: bytes, where: str, *, token_bytes: int, records: int, file_bytes: int
 ) -> np.ndarray:
     """The index beside a shard, [records] of INDEX_DTYPE. Raises DataError.
 
     Args:
-        path: of the .index.npy file.
+        raw: the whole .index.npy file.
+        where: its name for messages.
         token_bytes: width of a token, 2 or 4.
         records: how many the manifest says there are.
         file_bytes: size of the shard. Every entry returned lies inside it, and the
             records follow one another without a gap, so entries need no more checks.
     """
+    file = io.BytesIO(raw)
     try:
-        with open(path, "rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            raw = file.read()
-    except OSError as e:
-        raise DataError(f"{path}: cannot read the index: {e.strerror}") from e
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception as e:  # NumPy raises half a dozen kinds on a damaged header
-        raise DataError(f"{path}: not a NumPy array file; prepare again") from e
+        raise DataError(f"{where}: not a NumPy array file; prepare again") from e
     if dtype != INDEX_DTYPE or shape != (records,):
         raise DataError(
-            f"{path}: holds {shape} of {dtype}, expected ({records},) of "
+            f"{where}: holds {shape} of {dtype}, expected ({records},) of "
             f"{INDEX_DTYPE}; prepare again"
         )
-    if len(raw) != records * INDEX_DTYPE.itemsize:
+    entries = memoryview(raw)[file.tell() :]
+    if len(entries) != records * INDEX_DTYPE.itemsize:
         raise DataError(
-            f"{path}: {len(raw)} bytes for {records} entries; prepare again"
+            f"{where}: {len(entries)} bytes for {records} entries; prepare again"
         )
-    index = np.frombuffer(raw, INDEX_DTYPE)
+    index = np.frombuffer(entries, INDEX_DTYPE)
     widths = index["tokens"].astype(np.uint64) * np.uint64(token_bytes)
     ends = index["payload"] + widths + np.uint64(FOOTER_BYTES)
     starts = np.concatenate([np.zeros(1, np.uint64), ends])
@@ -168,10 +192,14 @@ def read_index(
         or (prefix > HEADER_BYTES + _MAX_PREFIX_BYTES).any()
     ):
         raise DataError(
-            f"{path}: the entries do not describe a shard of {file_bytes} bytes; "
+            f"{where}: the entries do not describe a shard of {file_bytes} bytes; "
             "prepare again"
         )
     return index
+
+
+def _crc_differs(of: str, found: int, stated: int) -> str:
+    return f"CRC-32C of its {of} is {found:08x}, the record says {stated:08x}"
 
 
 def _varint(value: int) -> bytes:

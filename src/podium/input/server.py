@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import pickle
 import select
 import signal
 import socket
@@ -22,8 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-import typing
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from typing import IO, Literal
 
@@ -32,6 +31,7 @@ import numpy as np
 from podium.errors import DataError
 from podium.input import wire
 from podium.input.batch import Batch
+from podium.input.damage import Damage
 from podium.input.spec import StreamInfo, StreamSpec
 
 _EXIT_SECS = 2.0
@@ -99,7 +99,8 @@ class Stream(Iterator[tuple[int, Batch]]):
 
     def __init__(self, server: InputServer, spec: StreamSpec, tf_after: int | None):
         self._server, self._spec, self._tf_after = server, spec, tf_after
-        self._source = _Source(server.worker("direct"), spec)
+        self._damaged: deque[tuple[int, list[Damage]]] = deque()
+        self._source = _Source(server.worker("direct"), spec, self._damaged)
         self._successor: _Source | None = None
         self._served = 0
         self.wait_secs = 0.0
@@ -121,6 +122,17 @@ class Stream(Iterator[tuple[int, Batch]]):
         self._hand_over(step + 1)
         self.wait_secs = time.perf_counter() - begin
         return step, Batch(*fields)
+
+    def take_damaged(self, step: int | None = None) -> list[Damage]:
+        """The records left out of the batches up to `step`, or of all that were read.
+
+        Each is named once for every batch it was left out of. Another thread than the
+        one that calls `next` may ask.
+        """
+        found: list[Damage] = []
+        while self._damaged and (step is None or self._damaged[0][0] <= step):
+            found += self._damaged.popleft()[1]
+        return found
 
     def close(self) -> None:
         """Lets the input process stop working on this stream."""
@@ -154,14 +166,20 @@ class Stream(Iterator[tuple[int, Batch]]):
             spec = dataclasses.replace(
                 self._spec, first_step=first_step, num_steps=remaining
             )
-            self._successor = _Source(worker, spec)
+            self._successor = _Source(worker, spec, self._damaged)
 
 
 class _Source:
     """One engine's end of a stream: a socket and a ring of slots."""
 
-    def __init__(self, worker: "_Worker", spec: StreamSpec):
-        self.spec, self._worker = spec, worker
+    def __init__(
+        self,
+        worker: "_Worker",
+        spec: StreamSpec,
+        damaged: deque[tuple[int, list[Damage]]],
+    ):
+        """`damaged` takes (step, records) of the batches to which that happened."""
+        self.spec, self._worker, self.damaged = spec, worker, damaged
         self.engine: EngineName = worker.engine
         shape = (len(Batch._fields), len(spec.rows), spec.data.seq_len)
         num_slots = spec.data.prefetch_batches
@@ -179,14 +197,17 @@ class _Source:
     def info(self) -> StreamInfo:
         if self._info is None:
             _, _, body = self._receive()
-            self._info = pickle.loads(body)
-        return typing.cast(StreamInfo, self._info)
+            self._info = wire.unpack_info(body)
+        return self._info
 
     def next(self) -> tuple[int, np.ndarray] | None:
         """(step, a copy of the fields [4, rows, T]), or None at the end."""
         try:
             self.info()  # the first message
-            kind, step, _ = self._receive()
+            kind, step, body = self._receive()
+            while kind is wire.Kind.DAMAGED:
+                self.damaged.append((step, wire.unpack_damaged(body)))
+                kind, step, body = self._receive()
         except ValueError:
             return None
         if kind is wire.Kind.END:
@@ -271,8 +292,8 @@ class _Worker:
             how = f"was killed by {signal.Signals(-code).name}"
         else:
             how = f"ended with exit code {code}"
-        if code == -signal.SIGBUS:
-            how += " (a data file was cut short while it was read)"
+        if code == -signal.SIGBUS:  # all else is read, not mapped
+            how += " (a packing plan was cut short while it was read)"
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "no message")

@@ -2,29 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random access to the documents of a gold data set: any token span by its number.
 
-The index beside each shard says where a document's tokens begin, so a row is copied
-straight out of the mapped file without parsing a record. The checksum of a record is
-verified when a process first touches it.
+The index beside each shard says where a document's tokens begin, so a row is read
+straight out of the file without parsing a record. When a process first touches a
+record, it reads the whole of it, verifies its checksums and its token ids, and
+remembers the verdict. Files are read, never mapped: a mapped file that is cut short
+kills the process that looks at it.
 """
 
-import mmap
+import hashlib
 import os
 import pathlib
-import struct
 
 import numpy as np
 
 from podium.errors import DataError
+from podium.input.damage import Damage, raise_damage
 from podium.input.manifest import Manifest, Shard, load_manifest
-from podium.input.records import (
-    FOOTER_BYTES,
-    HEADER_BYTES,
-    masked_crc32c,
-    read_index,
-)
+from podium.input.records import FOOTER_BYTES, frame_fault, parse_index
 
-_HEADER = struct.Struct("<QI")
-_CRC = struct.Struct("<I")
+_UNREAD, _SOUND, _DAMAGED = range(3)
 
 
 class Documents:
@@ -42,8 +38,10 @@ class Documents:
         self.folder, self.split = pathlib.Path(folder), split
         self.manifest: Manifest = load_manifest(self.folder)
         self.shards = self.manifest.splits[split]
-        self.token_bytes = np.dtype(self.manifest.token_dtype).itemsize
-        indexes = [self._index(shard) for shard in self.shards]
+        self._dtype = np.dtype(self.manifest.token_dtype).newbyteorder("<")
+        self.token_bytes = self._dtype.itemsize
+        self._vocab_size = self.manifest.tokenizer.vocab_size
+        indexes = [read_index(self.folder, self.manifest, s) for s in self.shards]
         counts = [len(index) for index in indexes]
         self._first_document = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         if not self._first_document[-1]:
@@ -55,9 +53,9 @@ class Documents:
         self._payload = np.concatenate([i["payload"] for i in indexes]).astype(np.int64)
         self.tokens = np.concatenate([i["tokens"] for i in indexes]).astype(np.int64)
         self.first_token = np.concatenate([[0], np.cumsum(self.tokens)])
-        self._verified = np.zeros(len(self.tokens), bool)
+        self._state = np.full(len(self.tokens), _UNREAD, np.uint8)
+        self._faults: dict[int, str] = {}
         self._files: dict[int, int] = {}
-        self._maps = _Maps(self)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -74,108 +72,145 @@ class Documents:
         document: np.ndarray,
         start: np.ndarray,
         length: np.ndarray,
-    ) -> None:
+    ) -> list[int]:
         """out[at[i]:][:length[i]] = tokens start[i].. of document[i], for every i.
 
         `out` is a flat memoryview of bytes; `at`, `start` and `length` count tokens of
-        `manifest.token_dtype`. Raises DataError if a record is damaged.
+        `manifest.token_dtype`. Returns the i whose documents are damaged: their tokens
+        in `out` are 0. A document is damaged as a whole, whatever part is asked for.
         """
         shard = np.searchsorted(self._first_document, document, side="right") - 1
-        unverified = ~self._verified[document]
-        if unverified.any():
-            self._verify(document[unverified], shard[unverified])
         size = self.token_bytes
         source = self._payload[document] + start * size
         at, length = at * size, length * size
-        spans = (shard, source, source + length, at, at + length)
-        maps = self._maps
-        for i, a, b, c, d in zip(*(s.tolist() for s in spans), strict=True):
-            out[c:d] = maps[i][a:b]
+        spans = (document, self._state[document], shard, source, at, at + length)
+        damaged = []
+        for i, (d, state, file, a, b, c) in enumerate(
+            zip(*(s.tolist() for s in spans), strict=True)
+        ):
+            if state == _SOUND:
+                # Reading lets other threads run while the disk works.
+                try:
+                    if os.preadv(self._files[file], (out[b:c],), a) == c - b:
+                        continue
+                    fault = "the file was cut short while it was read"
+                except OSError as e:
+                    fault = f"cannot be read: {e.strerror}"
+                self._condemn(d, fault)
+            elif state == _UNREAD and (frame := self._first_read(d, file)):
+                a -= int(self._offset[d])
+                out[b:c] = frame[a : a + c - b]
+                continue
+            out[b:c] = bytes(c - b)
+            damaged.append(i)
+        return damaged
+
+    def damage(self, document: int) -> Damage:
+        """What is wrong with a document that `copy` found damaged."""
+        (shard,), (record,) = self.locate(np.array([document]))
+        file = str(self.folder / self.shards[shard].file)
+        byte, fault = int(self._offset[document]), self._faults[document]
+        return Damage(file, int(record), byte, fault)
 
     def read_range(self, first: int, stop: int) -> np.ndarray:
-        """All tokens of documents first..stop-1 on end, in the stored type."""
+        """All tokens of documents first..stop-1 on end, in the stored type.
+
+        Raises DataError at a damaged one.
+        """
         base = self.first_token[first]
         out = np.empty(int(self.first_token[stop] - base), self.manifest.token_dtype)
         documents = np.arange(first, stop)
         length = self.tokens[first:stop]
         at = self.first_token[first:stop] - base
-        self.copy(out.view(np.uint8).data, at, documents, np.zeros_like(length), length)
+        start = np.zeros_like(length)
+        damaged = self.copy(out.view(np.uint8).data, at, documents, start, length)
+        raise_damage([self.damage(first + i) for i in damaged])
         return out
 
-    def _index(self, shard: Shard) -> np.ndarray:
-        """The index of a shard; its entries lie in the file, without gaps."""
-        path = self.folder / shard.index
-        index = read_index(
-            path,
-            token_bytes=self.token_bytes,
-            records=shard.records,
-            file_bytes=shard.bytes,
-        )
-        num_tokens = int(index["tokens"].sum(dtype=np.int64))
-        if num_tokens != shard.tokens:
-            raise DataError(
-                f"{path}: {num_tokens} tokens, the manifest says {shard.tokens}; copy "
-                "the folder again or prepare the data again"
-            )
-        if not index["tokens"].all():
-            raise DataError(
-                f"{path}: record {int(index['tokens'].argmin())} has no tokens; each "
-                "must end in eos: write the data again"
-            )
-        return index
+    def _first_read(self, document: int, shard: int) -> bytes | None:
+        """The whole frame of a record, found sound; None if it is damaged."""
+        offset = int(self._offset[document])
+        tokens, payload = int(self.tokens[document]), int(self._payload[document])
+        num_bytes = payload + tokens * self.token_bytes + FOOTER_BYTES - offset
+        try:
+            frame = _read(self._file(shard), num_bytes, offset)
+        except OSError as e:
+            return self._condemn(document, f"cannot be read: {e.strerror}")
+        if fault := frame_fault(frame, num_bytes):
+            return self._condemn(document, fault)
+        # Every id, also those that this step does not ask for: a verdict that hung on
+        # what was read first would make a resumed run another one.
+        ids = np.frombuffer(frame, self._dtype, tokens, payload - offset)
+        highest = np.maximum.reduce(ids)  # what ids.max() calls, by a detour
+        if highest >= self._vocab_size:
+            beyond = f"beyond the vocabulary of {self._vocab_size}"
+            return self._condemn(document, f"token id {highest} is {beyond}")
+        self._state[document] = _SOUND
+        return frame
 
-    def _verify(self, documents: np.ndarray, shards: np.ndarray) -> None:
-        """Checks the CRC-32C of records not seen before by this process."""
-        for document, shard in zip(documents.tolist(), shards.tolist(), strict=True):
-            if self._verified[document]:
-                continue
-            offset = int(self._offset[document])
-            end = int(self._payload[document]) + self.token_bytes * int(
-                self.tokens[document]
-            )
-            fd = self._file(shard)
-            if not _is_sound(fd, offset, end + FOOTER_BYTES - offset):
-                record = document - int(self._first_document[shard])
-                raise DataError(
-                    f"{self.folder / self.shards[shard].file}: record {record} at byte "
-                    f"{offset} is damaged (CRC-32C differs); copy the file again or "
-                    "prepare the data again"
-                )
-            self._verified[document] = True
+    def _condemn(self, document: int, fault: str) -> None:
+        self._faults[document] = fault
+        self._state[document] = _DAMAGED  # last: who sees it finds the fault
 
     def _file(self, shard: int) -> int:
-        """The open file of a shard."""
+        """The open file of a shard. Raises OSError."""
         if shard not in self._files:
             path = self.folder / self.shards[shard].file
-            try:
-                self._files[shard] = os.open(path, os.O_RDONLY)
-            except OSError as e:
-                raise DataError(f"{path}: cannot be read: {e.strerror}") from e
+            self._files[shard] = os.open(path, os.O_RDONLY)
         return self._files[shard]
 
 
-class _Maps(dict[int, memoryview]):
-    """Shard number -> its mapped bytes, mapped when first asked for."""
+def read_index(
+    folder: str | os.PathLike, manifest: Manifest, shard: Shard
+) -> np.ndarray:
+    """The index of a shard, [records] of INDEX_DTYPE; it is the one that was written.
 
-    def __init__(self, documents: Documents):
-        super().__init__()
-        self._open = documents._file
-
-    def __missing__(self, shard: int) -> memoryview:
-        mapped = mmap.mmap(self._open(shard), 0, access=mmap.ACCESS_READ)
-        return self.setdefault(shard, memoryview(mapped))
-
-
-def _is_sound(fd: int, offset: int, num_bytes: int) -> bool:
-    """Whether the frame at `offset`, expected to have `num_bytes`, matches its CRCs."""
-    # pread lets other threads run while the disk works; a page fault would not.
-    frame = os.pread(fd, num_bytes, offset)
-    if len(frame) < num_bytes:
-        return False
-    length, length_crc = _HEADER.unpack_from(frame)
-    end = num_bytes - FOOTER_BYTES
-    return (
-        length == end - HEADER_BYTES
-        and masked_crc32c(frame[:8]) == length_crc
-        and masked_crc32c(frame[HEADER_BYTES:end]) == _CRC.unpack_from(frame, end)[0]
+    Its entries lie in the file, without gaps. Raises DataError.
+    """
+    path = pathlib.Path(folder) / shard.index
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        raise DataError(f"{path}: cannot read the index: {e.strerror}") from e
+    index = parse_index(
+        raw,
+        str(path),
+        token_bytes=np.dtype(manifest.token_dtype).itemsize,
+        records=shard.records,
+        file_bytes=shard.bytes,
     )
+    num_tokens = int(index["tokens"].sum(dtype=np.int64))
+    if num_tokens != shard.tokens:
+        raise DataError(
+            f"{path}: {num_tokens} tokens, the manifest says {shard.tokens}; copy "
+            "the folder again or prepare the data again"
+        )
+    if not index["tokens"].all():
+        raise DataError(
+            f"{path}: record {int(index['tokens'].argmin())} has no tokens; each "
+            "must end in eos: write the data again"
+        )
+    actual = hashlib.sha256(raw).hexdigest()
+    if actual != shard.index_sha256:  # last: what is wrong with it says more
+        raise DataError(
+            f"{path}: SHA-256 is {actual}, the manifest says {shard.index_sha256}; copy "
+            "it again or prepare the data again"
+        )
+    return index
+
+
+def read_at(path: pathlib.Path, offset: int, num_bytes: int) -> bytes:
+    """What a file holds there: less than asked for only at its end. Raises OSError."""
+    with path.open("rb") as file:
+        return _read(file.fileno(), num_bytes, offset)
+
+
+def _read(fd: int, num_bytes: int, offset: int) -> bytes:
+    """What the file holds there: less than asked for only at its end."""
+    data = os.pread(fd, num_bytes, offset)
+    while data and len(data) < num_bytes:  # one call gives 2 GiB at most
+        more = os.pread(fd, num_bytes - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data

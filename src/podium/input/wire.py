@@ -7,18 +7,22 @@ a ring of slots in memory that both processes map: the worker announces a filled
 the trainer answers with one byte when it has copied the slot out.
 """
 
+import dataclasses
 import enum
+import json
 import mmap
 import os
-import pickle
 import socket
 import struct
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from podium.input.spec import StreamSpec
+from podium.config import DataConfig
+from podium.input.damage import Damage
+from podium.input.spec import StreamInfo, StreamSpec
 
 _HEADER = struct.Struct("<BqI")  # kind, step, bytes that follow
 _SIZE = struct.Struct("<I")
@@ -29,10 +33,11 @@ READY = b"!"
 class Kind(enum.IntEnum):
     """Of a message from the worker about a stream."""
 
-    INFO = 0  # pickled StreamInfo follows
+    INFO = 0  # a StreamInfo follows, see `pack_info`
     BATCH = 1  # the next slot of the ring holds `step`
     ERROR = 2  # text of a DataError follows
     END = 3
+    DAMAGED = 4  # before BATCH: what `step` goes without follows, see `pack_damaged`
 
 
 def send_message(
@@ -50,7 +55,8 @@ def receive_message(sock: socket.socket) -> tuple[Kind, int, bytes]:
 
 def send_request(sock: socket.socket, spec: StreamSpec, fds: list[int]) -> None:
     """Asks for a stream over `fds`: its socket and its memory."""
-    body = pickle.dumps(spec)
+    tree = {**dataclasses.asdict(spec), "rows": list(spec.rows)}
+    body = json.dumps(tree).encode()
     socket.send_fds(sock, [_SIZE.pack(len(body))], fds)
     sock.sendall(body)
 
@@ -60,7 +66,30 @@ def receive_request(sock: socket.socket) -> tuple[StreamSpec, list[int]] | None:
     head, fds, _, _ = socket.recv_fds(sock, _SIZE.size, 2)
     if not head:
         return None
-    return pickle.loads(_receive(sock, _SIZE.unpack(head)[0])), list(fds)
+    tree = json.loads(_receive(sock, _SIZE.unpack(head)[0]))
+    fields = tree["data"].items()
+    data: Any = {k: tuple(v) if type(v) is list else v for k, v in fields}
+    return StreamSpec(**{**tree, "data": DataConfig(**data)}), list(fds)
+
+
+def pack_info(info: StreamInfo) -> bytes:
+    """A StreamInfo as a message's body."""
+    return json.dumps(dataclasses.asdict(info)).encode()
+
+
+def unpack_info(body: bytes) -> StreamInfo:
+    """Inverse of `pack_info`."""
+    return StreamInfo(**json.loads(body))
+
+
+def pack_damaged(damaged: Sequence[Damage]) -> bytes:
+    """Damaged records as a message's body."""
+    return json.dumps(damaged).encode()
+
+
+def unpack_damaged(body: bytes) -> list[Damage]:
+    """Inverse of `pack_damaged`."""
+    return [Damage(*each) for each in json.loads(body)]
 
 
 def make_memory(num_bytes: int) -> int:

@@ -10,7 +10,6 @@ that was killed.
 
 import contextlib
 import os
-import pickle
 import resource
 import signal
 import socket
@@ -85,7 +84,7 @@ def _fill(
     spec: StreamSpec, sock: socket.socket, memory_fd: int, engine: pipeline.Engine
 ) -> None:
     loader = Loader(spec)
-    wire.send_message(sock, wire.Kind.INFO, body=pickle.dumps(loader.info()))
+    wire.send_message(sock, wire.Kind.INFO, body=wire.pack_info(loader.info()))
     num_slots = spec.data.prefetch_batches
     ring = wire.map_ring(memory_fd, (num_slots, *loader.shape))
     credits = num_slots
@@ -96,6 +95,8 @@ def _fill(
                 return
         credits -= 1
         fill(ring[number % num_slots])
+        if damaged := loader.take_damaged(step):
+            wire.send_message(sock, wire.Kind.DAMAGED, step, wire.pack_damaged(damaged))
         wire.send_message(sock, wire.Kind.BATCH, step)
     wire.send_message(sock, wire.Kind.END)
 

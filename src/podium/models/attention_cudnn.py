@@ -2,11 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention by cuDNN's fused flash kernels on NVIDIA GPUs, through jax.nn."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
+from jax.ad_checkpoint import Offloadable, Saveable
 
+from podium.config_remat import Kept
 from podium.models.attention_shards import per_shard
+
+# What jax calls the kernel under differentiation; its results are the output and the
+# softmax's normalisers, which the backward kernel reads.
+_FORWARD = "dot_product_attention_fwd_wrapper"
 
 
 def attention(
@@ -43,6 +51,23 @@ def attention(
             implementation="cudnn",
         )
 
-    out_BTNH = per_shard(local, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
-    # The kernel's own residuals cannot be named: the backward pass runs it again.
-    return checkpoint_name(out_BTNH, "attention_out")
+    return per_shard(local, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+
+
+def keeping_output(names: Kept, policy: Callable[..., Any]) -> Callable[..., Any]:
+    """A policy of rematerialisation that knows "attention_out" of this kernel too.
+
+    Inside jax.nn nothing can be named. Without the normalisers the backward pass would
+    run the kernel again, however much was kept of its output.
+    """
+    if "attention_out" not in names:
+        return policy
+    on_device = "attention_out" in names.device
+    where = Saveable if on_device else Offloadable("device", "pinned_host")
+
+    def of_kernel(primitive: Any, *avals: Any, **params: Any) -> Any:
+        if primitive.name == _FORWARD:
+            return where
+        return policy(primitive, *avals, **params)
+
+    return of_kernel

@@ -12,6 +12,7 @@ import functools
 import importlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from jax import Array
 from jaxtyping import Float, Int
@@ -20,6 +21,7 @@ from podium.config_model import ModelConfig
 from podium.errors import ConfigError
 from podium.models.attention_shards import per_shard
 from podium.sharding.constrain import current_platform, current_rules
+from podium.sharding.rules import ShardingRules
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,36 @@ class Call:
     head_dim: int  # of queries and keys
     value_dim: int  # the same, but for latent attention
     num_tokens: int
+    ring_devices: int = 1  # that share a row in a ring
     has_segments: bool = False
     has_window: bool = False
     has_soft_cap: bool = False
     is_decode: bool = False  # few new queries against a cache
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ring:
+    """What an implementation supports in a ring, and the module whose `Blocks` it is."""
+
+    module: str
+    piece_multiple: int = 1  # tokens; a device holds two pieces of a row
+    window: bool = False
+
+    def missing(self, call: Call) -> str | None:
+        """As `Implementation.missing`."""
+        pieces = 2 * call.ring_devices
+        tokens = call.num_tokens // pieces
+        lacks = {
+            f"pieces of {tokens} tokens of a row of {call.num_tokens} in a ring of "
+            f"{call.ring_devices} devices (not a multiple of {self.piece_multiple}: use "
+            f"rows of a multiple of {pieces * self.piece_multiple})": (
+                tokens % self.piece_multiple
+            ),
+            "a sliding window in a ring (under context='all_to_all' it does)": (
+                call.has_window and not self.window
+            ),
+        }
+        return next((feature for feature, lacking in lacks.items() if lacking), None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,10 +83,22 @@ class Implementation:
     window: bool = False
     soft_cap: bool = False
     decode: bool = False
+    ring: Ring | None = None  # rows that devices share in a ring; None: not
 
-    def load(self) -> Callable[..., Array]:
+    def load(self, call: Call) -> Callable[..., Array]:
         """The function (q, k, v, segment_ids, window=, cap=) -> out."""
-        return importlib.import_module(self.module).attention
+        if call.ring_devices == 1:
+            return importlib.import_module(self.module).attention
+        from podium.models import attention_ring
+
+        assert self.ring, f"{self.name!r} was chosen for a ring and has none"
+        make_blocks = importlib.import_module(self.ring.module).Blocks
+
+        def attention(*args: Any, window: int | None, cap: float | None):
+            blocks = make_blocks(window=window, cap=cap)
+            return attention_ring.attention(*args, blocks=blocks)
+
+        return attention
 
     def missing(self, call: Call) -> str | None:
         """The first thing that `call` needs and this lacks, in words; None if nothing."""
@@ -79,8 +119,14 @@ class Implementation:
             "a sliding window": call.has_window and not self.window,
             "a score soft-cap": call.has_soft_cap and not self.soft_cap,
             "decoding from a cache": call.is_decode and not self.decode,
+            "rows that devices share in a ring": (
+                call.ring_devices > 1 and self.ring is None
+            ),
         }
-        return next((feature for feature, lacking in lacks.items() if lacking), None)
+        found = next((feature for feature, lacking in lacks.items() if lacking), None)
+        if found is None and call.ring_devices > 1 and self.ring:
+            return self.ring.missing(call)
+        return found
 
 
 # Fastest first.
@@ -94,6 +140,7 @@ IMPLEMENTATIONS = (
         segments=True,
         window=True,
         soft_cap=True,
+        ring=Ring(module="podium.models.attention_ring_splash", piece_multiple=128),
     ),
     Implementation(
         name="cudnn",
@@ -116,6 +163,7 @@ IMPLEMENTATIONS = (
         window=True,
         soft_cap=True,
         decode=True,
+        ring=Ring(module="podium.models.attention_ring_xla", window=True),
     ),
 )
 
@@ -140,47 +188,47 @@ def attend(
     `context` says how devices share one; for a "ring" they come in its order. Raises
     ConfigError if the named implementation does not support the call.
     """
+    rules = current_rules()
+    devices = 1 if rules is None else rules.num_shards("length")
     call = Call(
         platform=current_platform(),
         dtype=str(q_BTNH.dtype),
         head_dim=q_BTNH.shape[-1],
         value_dim=v_BTKU.shape[-1],
         num_tokens=q_BTNH.shape[1],
+        ring_devices=devices if context == "ring" else 1,
         has_segments=segment_ids_BT is not None,
         has_window=window is not None,
         has_soft_cap=cap is not None,
     )
-    run = functools.partial(choose(call, implementation).load(), window=window, cap=cap)
-    rules = current_rules()
-    if rules is None or not rules.mesh_axes("length"):
-        return run(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
-    if context == "ring":
-        from podium.models import attention_ring
-
-        run = functools.partial(attention_ring.attention, window=window, cap=cap)
-        return run(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
-    if run.func.__module__.endswith("attention_xla"):  # kernels split themselves
+    chosen = choose(call, implementation)
+    run = functools.partial(chosen.load(call), window=window, cap=cap)
+    # Kernels and rings split themselves.
+    if devices > 1 and call.ring_devices == 1 and chosen.name == "xla":
         return per_shard(run, q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
     return run(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT)
 
 
-def check_implementation(model: ModelConfig, num_tokens: int, platform: str) -> None:
+def check_implementation(model: ModelConfig, num_tokens: int, rules: ShardingRules):
     """Raises ConfigError, before anything is compiled, where the implementation that a
-    model names cannot train it there on rows of that many tokens."""
-    if model.attention.implementation == "auto":
+    model names cannot train it on that mesh on rows of that many tokens."""
+    attention = model.attention
+    if attention.implementation == "auto":
         return
-    for kind in model.attention.pattern:
+    in_ring = attention.context == "ring"
+    for kind in attention.pattern:
         call = Call(
-            platform=platform,
+            platform=rules.mesh.devices.flat[0].platform,
             dtype=model.dtype,
-            head_dim=model.attention.head_dim,
-            value_dim=model.attention.value_dim,
+            head_dim=attention.head_dim,
+            value_dim=attention.value_dim,
             num_tokens=num_tokens,
+            ring_devices=rules.num_shards("length") if in_ring else 1,
             has_segments=True,
             has_window=kind == "local",
-            has_soft_cap=model.attention.soft_cap is not None,
+            has_soft_cap=attention.soft_cap is not None,
         )
-        choose(call, model.attention.implementation)
+        choose(call, attention.implementation)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention by splash, JAX's Pallas kernel for TPUs; blocks outside the mask are free."""
 
+import math
 from typing import Any
 
 import jax
@@ -43,11 +44,15 @@ def attention(
             segment_ids_BT = jnp.pad(segment_ids_BT, widths[:2])
 
     def local(q_BTNH, k_BTKH, v_BTKU, segment_ids_BT):
+        shape = (T + pad, T + pad)
         kernel = make_kernel(
-            num_tokens=T + pad,
+            masks.CausalMask(shape)
+            if window is None
+            else masks.LocalMask(shape, window_size=(window - 1, 0), offset=0),
             num_heads=q_BTNH.shape[2],
-            window=window,
             cap=cap,
+            # With its softmax sums, see `attention_xla.named`.
+            residual_checkpoint_name="attention_out",
             interpret=interpret,
         )
         q_BNTH, k_BKTH, v_BKTU = (
@@ -63,22 +68,11 @@ def attention(
 
 
 def make_kernel(
-    *,
-    num_tokens: int,
-    num_heads: int,
-    window: int | None,
-    cap: float | None,
-    interpret: bool,
+    mask: masks.Mask, *, num_heads: int, cap: float | None, **options: Any
 ) -> splash.SplashAttentionKernel:
-    """The kernel for one device's heads: (q [N, T, H], k [K, T, H], v [K, T, U],
-    ids) -> out [N, T, U]."""
-    shape = (num_tokens, num_tokens)
-    mask = (
-        masks.CausalMask(shape)
-        if window is None
-        else masks.LocalMask(shape, window_size=(window - 1, 0), offset=0)
-    )
-    block = block_tokens(num_tokens)
+    """The kernel for one device's heads: (q [N, T, H], k [K, S, H], v [K, S, U],
+    ids) -> out [N, T, U], under a mask [T, S]; `options` are the kernel's own."""
+    block = block_tokens(math.gcd(*mask.shape))
     # The mask's tables are constants of the program, also inside a scan.
     with jax.ensure_compile_time_eval():
         return splash.make_splash_mha(
@@ -96,9 +90,7 @@ def make_kernel(
                 block_kv_dq=block,
             ),
             attn_logits_soft_cap=cap,
-            # With its softmax sums, see `attention_xla.named`.
-            residual_checkpoint_name="attention_out",
-            interpret=interpret,
+            **options,
         )
 
 

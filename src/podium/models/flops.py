@@ -158,9 +158,10 @@ def attention_flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
     """Forward operations of scores and weighted values, all layers, mean over a row."""
     a = cfg.attention
     pairs = 0
-    for layer in range(cfg.num_layers):
-        is_local = a.pattern[layer % len(a.pattern)] == "local"
-        pairs += visible_pairs(seq_len, a.window_tokens if is_local else None)
+    for first, kind in enumerate(a.pattern):
+        layers = len(range(first, cfg.num_layers, len(a.pattern)))
+        window = a.window_tokens if kind == "local" else None
+        pairs += layers * visible_pairs(seq_len, window)
     return 2.0 * (_H(cfg) + _U(cfg)) * a.num_heads * pairs / seq_len
 
 

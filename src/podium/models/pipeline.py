@@ -25,11 +25,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from podium.config_model import PipelineConfig
-from podium.errors import ConfigError
+from podium.models.pipeline_schedule import Schedule, make_schedule
 from podium.sharding.constrain import current_rules, use_rules
 from podium.sharding.rules import ShardingRules
-
-_AUTOMATIC_PER_STAGE = (4, 3, 2, 1)
 
 
 class Flow(NamedTuple):
@@ -43,30 +41,6 @@ class Flow(NamedTuple):
 AXES = (("batch", "act_length", "act_embed"), ("batch", "length"), ("batch", "length"))
 
 
-class Schedule(NamedTuple):
-    """Which microbatch is where; a time is an iteration of the loop."""
-
-    stages: int
-    microbatches: int
-    repeats: int
-
-    @property
-    def round(self) -> int:
-        """Iterations until a stage has done with one group of microbatches."""
-        return self.stages * self.repeats
-
-    @property
-    def num_times(self) -> int:
-        """Iterations until the last microbatch is done."""
-        return self.microbatches * self.repeats + self.stages - 1
-
-    def at(self, begun: Any) -> tuple[Any, Any]:
-        """(microbatch, repeat) of a stage that has `begun` passes before; groups of S
-        microbatches go round together."""
-        group, within = begun // self.round, begun % self.round
-        return group * self.stages + within % self.stages, within // self.stages
-
-
 def schedule(
     cfg: PipelineConfig, rules: ShardingRules | None, rows: int
 ) -> Schedule | None:
@@ -76,24 +50,9 @@ def schedule(
     """
     if rules is None or "stage" not in rules.mesh_axes("layers"):
         return None
-    stages = rules.mesh.shape["stage"]
     devices = inside_a_stage(rules).num_shards("batch")
-    asked = cfg.microbatches
-    choices = [stages * n for n in _AUTOMATIC_PER_STAGE] if asked is None else [asked]
-    for microbatches in choices:
-        if microbatches % stages == 0 and rows % (microbatches * devices) == 0:
-            return Schedule(stages, microbatches, cfg.repeats)
-    unit = (asked or stages) * devices
-    if asked is not None and asked % stages:
-        raise ConfigError(
-            f"model.pipeline.microbatches ({asked}) must be a multiple of mesh.stage "
-            f"({stages}); use {-(-asked // stages) * stages}"
-        )
-    raise ConfigError(
-        f"{rows} rows do not divide into {asked or stages} microbatches over {devices} "
-        f"devices of a stage. Use {-(-rows // unit) * unit} rows (global_batch_seqs / "
-        "grad_accum_steps), or another model.pipeline.microbatches"
-    )
+    stages = rules.mesh.shape["stage"]
+    return make_schedule(cfg, stages=stages, rows=rows, devices=devices)
 
 
 def inside_a_stage(rules: ShardingRules) -> ShardingRules:

@@ -34,6 +34,7 @@ from podium.config_model import (
 )
 from podium.config_remat import BLOCK_INPUT, kept
 from podium.errors import ConfigError
+from podium.models import attention_cudnn
 from podium.models.attention import Attention, LayerCache, LayerKind, Rows
 from podium.models.attention_ring import ring_order
 from podium.models.layers import (
@@ -187,12 +188,13 @@ def remat_policy(remat: str, *also: str) -> Callable | None:
     names = kept(remat)
     if names is None:
         return None
-    return jax.checkpoint_policies.save_and_offload_only_these_names(
+    named = jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=names.device | (set(also) - names.host),
         names_which_can_be_offloaded=names.host,
         offload_src="device",
         offload_dst="pinned_host",
     )
+    return attention_cudnn.keeping_output(names, named)
 
 
 def layer_stacks(cfg: ModelConfig) -> dict[str, tuple[tuple[LayerKind, ...], int]]:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,7 +118,7 @@ def slice_indices(cfg: MeshConfig, devices: Sequence[Any]) -> list[int]:
 
 def in_full(cfg: MeshConfig) -> dict[str, int]:
     """The smallest sizes without -1 that are multiples of what the config asks for."""
-    slices = {"data": cfg.slices.data, "fsdp": cfg.slices.fsdp}
+    slices = dataclasses.asdict(cfg.slices)
     return {
         axis: math.lcm(max(size, 1), max(slices.get(axis, 1), 1))
         for axis, size in cfg.sizes().items()
@@ -156,8 +157,27 @@ def use_virtual_cpu_devices(cfg: MeshConfig, num_processes: int = 1) -> None:
     share = max(1, math.prod(sizes) // num_processes)
     if -1 not in sizes and jax.config.jax_num_cpu_devices < 0:  # pyright: ignore
         jax.config.update("jax_num_cpu_devices", share)
-    if num_processes > 1:
-        # A collective blocks a thread until the other processes come to it. XLA has as
-        # many threads as cores, and hangs where two programs in flight hold them all.
-        threads = (os.cpu_count() or 1) + 4 * jax.config.jax_num_cpu_devices  # pyright: ignore
-        os.environ.setdefault("NPROC", str(threads))
+    if (devices := _num_cpu_devices()) > 1 or num_processes > 1:
+        give_threads(devices)
+
+
+def _num_cpu_devices() -> int:
+    """How many devices the CPU will be, by jax's setting or XLA's flag."""
+    if jax.config.jax_num_cpu_devices > 0:  # pyright: ignore
+        return jax.config.jax_num_cpu_devices  # pyright: ignore
+    flag = r"--xla_force_host_platform_device_count=(\d+)"
+    given = re.findall(flag, os.environ.get("XLA_FLAGS", ""))
+    return int(given[-1]) if given else 1
+
+
+def give_threads(num_cpu_devices: int) -> None:
+    """Lets XLA have threads for all that may wait at once; before a backend starts.
+
+    A collective blocks a thread until every device has come to it. XLA has as many
+    threads as devices or cores, and runs collectives that do not depend on one another
+    at once: where those of some devices hold all threads, the others never come, and
+    XLA aborts after 40 seconds.
+    """
+    threads = (os.cpu_count() or 1) + 4 * num_cpu_devices
+    given = os.environ.get("NPROC", "")
+    os.environ["NPROC"] = str(max(threads, int(given) if given.isdigit() else 0))

@@ -9,32 +9,39 @@ is a function of (seed, step) alone; the state is the only thing carried along.
 
 import contextlib
 import dataclasses
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 
-from podium.errors import DivergedError, at_work
-from podium.input.device import Feed, prefetch
-from podium.input.server import InputServer
+from podium import lost_peers, processes
+from podium.errors import HardwareError, at_work
+from podium.input.device import Feed, Prefetcher, prefetch
+from podium.input.server import InputServer, Stream
 from podium.input.spec import StreamSpec
-from podium.resume import latest_step
+from podium.resume import skipped_batches
+from podium.skipped_batches import batch_of, num_skipped
+from podium.skipped_batches import write as write_skips
+from podium.trainer.damage import DamageLog
 from podium.trainer.evaluate import evaluate
-from podium.trainer.events import Events
-from podium.trainer.metrics import Metrics, Rates, memory_bytes
+from podium.trainer.events import Events, Steps
+from podium.trainer.faults import Faults, Rewind
+from podium.trainer.hosts import HostTimes
+from podium.trainer.maintenance import Maintenance
+from podium.trainer.metrics import Metrics
 from podium.trainer.profile import TraceWindow
 from podium.trainer.progress import Progress
+from podium.trainer.reporter import Reporter
+from podium.trainer.saving import Saver
 from podium.trainer.setup import Setup
 from podium.trainer.state import TrainState, init_state
 from podium.trainer.step import StepFn, batch_sharding, make_eval_step
 from podium.trainer.stopping import Stopping
-
-if TYPE_CHECKING:
-    from podium.checkpoint import Checkpoints
+from podium.trainer.verify import Verifier
+from podium.trainer.watchdog import Watchdog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,38 +82,66 @@ class Trainer:
         # Every process trains; the first one writes and speaks.
         self.is_first = jax.process_index() == 0
         self.events = Events(workdir, process=jax.process_index())
+        self.steps = Steps(self.events)
         self.progress = Progress(
             self.cfg.num_steps,
             log_every_steps=self.cfg.log_every_steps,
             is_shown=self.is_first,
         )
+        self.damage = DamageLog(
+            workdir, self.events, self.progress.say, process=jax.process_index()
+        )
         self.stopping = Stopping(self.progress.say)
+        self.watchdog = Watchdog(
+            self.cfg.watchdog, self.workdir, self.events, process=jax.process_index()
+        )
+        self.hosts = HostTimes(self.events, self.progress.say)
+        self.maintenance = Maintenance(
+            self.events, self.progress.say, self.stopping.ask
+        )
+        lost_peers.call_before_leaving(self._note_loss)
         self.eval_step: Callable | None = None
         self.eval_loss: float | None = None
-        self._checkpoints: Checkpoints | None = None
+        self.skips = skipped_batches(self.workdir, self.cfg, first_step)
+        self.saver = Saver(
+            self.workdir,
+            self.cfg,
+            self.events,
+            fingerprints=fingerprints,
+            skips=self.skips,
+            first_step=self.first_step,
+            say=self.progress.say,
+        )
+        self.verifier = Verifier(setup, self.workdir, self.events, self.first_step)
+        self.faults = Faults(
+            self.cfg,
+            self.workdir,
+            self.events,
+            self.progress.say,
+            skips=self.skips,
+            is_first=self.is_first,
+        )
 
     def run(self) -> Outcome:
         """Trains to the last step; saves and returns early on SIGTERM or SIGINT."""
         try:
-            with self.stopping:
+            with self.stopping, self.watchdog, self.hosts, self.maintenance:
                 return self._run()
         except BaseException as error:
+            if jax.process_count() > 1 and lost_peers.is_loss(error):
+                line = str(error).splitlines()[0][:200]
+                lost_peers.leave(f"lost another process of this run ({line})")
+            self.steps.flush()
             self.events.add("fault", error=f"{type(error).__name__}: {error}"[:500])
             raise
         finally:
             self.progress.close()
-            if self._checkpoints is not None:
-                self._checkpoints.close()
+            self.saver.close()
             self.events.close()
 
-    @property
-    def checkpoints(self) -> "Checkpoints":
-        """Orbax, opened when first needed: it is not on the way to the first step."""
-        if self._checkpoints is None:
-            from podium.checkpoint import Checkpoints
-
-            self._checkpoints = Checkpoints(self.workdir, self.cfg.checkpoint)
-        return self._checkpoints
+    def _note_loss(self) -> None:
+        if jax.process_count() > 1:
+            self.events.add("fault", what="lost process")
 
     def _run(self) -> Outcome:
         cfg, num_steps = self.cfg, self.cfg.num_steps
@@ -117,52 +152,130 @@ class Trainer:
             devices=len(self.setup.mesh.devices.flat),
             jax=jax.__version__,
         )
-        stream = self.server.open(
-            StreamSpec(
-                data=cfg.data,
-                split="train",
-                seed=cfg.seed,
-                global_batch_seqs=cfg.global_batch_seqs,
-                rows=self.feed.rows,
-                first_step=self.first_step,
-                num_steps=num_steps - self.first_step,
-            )
-        )
+        if self.is_first:
+            write_skips(self.workdir, self.skips)
+        stream = self._open(self.first_step)
         # Reading begins here: batches arrive while the state is made.
         with (
-            prefetch(stream, self.feed) as batches,
             TraceWindow(cfg.profile, self.workdir) as trace,
             self._metrics() as metrics,
         ):
-            train_step, state = self._compile_and_start()
-            self.on_start()
-            step = self.first_step
-            reporter = _Reporter(self, metrics)
-            with at_work():
-                for index, batch, wait_secs in batches:
-                    step = index + 1  # steps are counted from 1, order from 0
-                    trace.before(step)
-                    state, values = train_step(state, batch)
-                    reporter.add(step, values, wait_secs)
-                    trace.after(step, values)
-                    is_stopping = self.stopping.reached(step)
-                    if due := self.due(step):
-                        reporter.flush()
-                        if "eval" in due:
-                            result = self._evaluate(state, step)
-                            if metrics:
-                                metrics.write(step, result)
-                        if "save" in due:
-                            self._save(state, step)
-                        reporter.restart_clock()
-                    if is_stopping:
-                        break
-                reporter.flush()
-        if self._checkpoints is not None:
-            self.checkpoints.wait()
+            with prefetch(stream, self.feed) as batches:
+                self.train_step, state = self._compile_and_start()
+                self.on_start()
+                self.watchdog.begin(self.train_step, self.first_step + 1)
+                reporter = Reporter(self, metrics)
+                with at_work():
+                    state = self._train(
+                        state, stream, batches, reporter, trace, metrics
+                    )
+            while isinstance(state, Rewind):
+                with at_work(), self._rewound(state, reporter, metrics) as again:
+                    state = self._first_state()
+                    state = self._train(state, *again, reporter, trace, metrics)
+        step = int(state.step)
         is_done = step >= num_steps
         self.events.add("stop", step=step, done=is_done, signal=self.stopping.signal)
         return Outcome(state, step, is_done, self.eval_loss)
+
+    def _train(
+        self,
+        state: TrainState,
+        stream: Stream,
+        batches: Prefetcher,
+        reporter: Reporter,
+        trace: TraceWindow,
+        metrics: Metrics | None,
+    ) -> TrainState | Rewind:
+        """The steps, to the last one or to one that is asked to be: the state then."""
+        step = self.first_step
+        batches.is_busy = reporter.is_busy
+        try:
+            for index, batch, wait_secs in batches:
+                # Steps are counted from 1, the order from 0.
+                step = index + 1 - num_skipped(self.skips, self.first_step + 1)
+                self.damage.note(stream.take_damaged(index), step)
+                if self.verifier.is_due(step):
+                    reporter.flush()
+                    with self.watchdog.during("verification"):
+                        self._verify(step, state, batch)
+                    reporter.restart_clock()
+                trace.before(step)
+                state, values = self.train_step(state, batch)
+                reporter.add(step, values, wait_secs)
+                trace.after(step, values)
+                is_stopping = self.stopping.reached(step)
+                is_end = is_stopping or step == self.cfg.num_steps
+                self.saver.poll(reporter.mean_secs)
+                is_save = self.saver.is_due(step, reporter.mean_secs)
+                if is_end or is_save or self.is_eval(step):
+                    reporter.flush()
+                    if self.is_eval(step):
+                        with self.watchdog.during("evaluation"):
+                            result = self._evaluate(state, step)
+                        if metrics:
+                            metrics.write(step, result)
+                    if metrics:
+                        metrics.flush()
+                    save = self.saver.finish if is_end else self.saver.save
+                    if is_end or is_save:
+                        self.verifier.check_replicas(step, state)
+                        with self.watchdog.during("save"), self._held_up(step):
+                            save(state, step, self.eval_loss, reporter.mean_secs)
+                    reporter.restart_clock()
+                if is_stopping:
+                    break
+            reporter.flush()
+        except Rewind as rewind:
+            return rewind
+        return state
+
+    def _verify(self, step: int, state: TrainState, batch: Any) -> None:
+        try:
+            self.verifier.check(step, state, batch)
+        except HardwareError as error:
+            self.faults.corrupted(step, error)
+            raise
+
+    @contextlib.contextmanager
+    def _rewound(
+        self, rewind: Rewind, reporter: Reporter, metrics: Metrics | None
+    ) -> Iterator[tuple[Stream, Prefetcher]]:
+        """Batches from behind the bad step, for a state from before it."""
+        with self.watchdog.during("rewind"):
+            reporter.drop()
+            self.saver.wait(reporter.mean_secs)
+            saved = self.saver.newest_step()
+            self.resume_step, self.first_step = saved, saved or 0
+            num = rewind.step - self.first_step
+            self.skips.append((self.first_step, num))
+            if self.is_first:
+                write_skips(self.workdir, self.skips)
+            if metrics:
+                metrics.rewind(self.first_step)
+            self.events.add("rewind", step=rewind.step, to=self.first_step, batches=num)
+            self.progress.say(
+                f"going back from step {rewind.step} to {self.first_step}; the {num} "
+                "batches between are left out"
+            )
+        stream = self._open(self.first_step)
+        with prefetch(stream, self.feed) as batches:
+            yield stream, batches
+            reporter.restart_clock()
+
+    def _open(self, after_step: int) -> Stream:
+        """The batches of the steps after that one."""
+        return self.server.open(
+            StreamSpec(
+                data=self.cfg.data,
+                split="train",
+                seed=self.cfg.seed,
+                global_batch_seqs=self.cfg.global_batch_seqs,
+                rows=self.feed.rows,
+                first_step=batch_of(self.skips, after_step + 1),
+                num_steps=self.cfg.num_steps - after_step,
+            )
+        )
 
     def _metrics(self) -> contextlib.AbstractContextManager[Metrics | None]:
         if not self.is_first:
@@ -175,13 +288,28 @@ class Trainer:
 
     def _compile_and_start(self) -> tuple[StepFn, TrainState]:
         """Compiles the step in a thread while the state is made or restored."""
-        start = time.monotonic()
         with ThreadPoolExecutor(1) as pool:
-            compiling = pool.submit(self.setup.compile_step)
+            compiling = pool.submit(self._compile)
             state = self._first_state()
             train_step = compiling.result()
-        self.events.add("compile", secs=round(time.monotonic() - start, 3))
+        processes.meet("first step")
         return train_step, state
+
+    def _compile(self) -> StepFn:
+        start = time.monotonic()
+        train_step = self.setup.compile_step()
+        self.events.add("compile", secs=round(time.monotonic() - start, 3))
+        return train_step
+
+    @contextlib.contextmanager
+    def _held_up(self, step: int) -> Iterator[None]:
+        """Notes for how long saving kept the loop from the next step."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            secs = round(time.monotonic() - start, 3)
+            self.events.add("checkpoint", step=step, secs=secs)
 
     def _first_state(self) -> TrainState:
         if self.resume_step is None:
@@ -191,23 +319,13 @@ class Trainer:
                 self.setup.optimizer,
                 self.setup.layout,
             )
-        start = time.monotonic()
-        state = self.checkpoints.restore(self.resume_step, self.setup.layout)
-        secs = round(time.monotonic() - start, 3)
-        self.events.add("restore", step=self.resume_step, secs=secs)
-        self.progress.say(f"restored checkpoint {self.resume_step} in {secs:.1f} s")
-        return state
+        return self.saver.restore(self.resume_step, self.setup.layout)
 
-    def due(self, step: int) -> set[str]:
-        """What is to be done after a step: eval, save."""
+    def is_eval(self, step: int) -> bool:
+        """Whether the state after a step is to be evaluated."""
+        cfg = self.cfg.eval
         is_last = step == self.cfg.num_steps
-        due = set()
-        if self.cfg.eval and (is_last or step % self.cfg.eval.every_steps == 0):
-            due.add("eval")
-        is_stopping = self.stopping.signal is not None
-        if is_last or is_stopping or step % self.cfg.checkpoint.every_steps == 0:
-            due.add("save")
-        return due
+        return cfg is not None and (is_last or step % cfg.every_steps == 0)
 
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
         start = time.monotonic()
@@ -231,6 +349,7 @@ class Trainer:
         params = state.params if state.ema is None else state.ema
         with prefetch(stream, self.feed) as batches:
             result = evaluate(self.eval_step, params, (b for _, b, _ in batches))
+        self.damage.note(stream.take_damaged(), step)
         self.eval_loss = result["eval_loss"]
         secs = round(time.monotonic() - start, 3)
         self.events.add("eval", step=step, secs=secs, loss=self.eval_loss)
@@ -239,96 +358,3 @@ class Trainer:
             f"(perplexity {result['eval_perplexity']:.1f}, {secs:.1f} s)"
         )
         return result
-
-    def _save(self, state: TrainState, step: int) -> None:
-        start = time.monotonic()
-        self.checkpoints.save(
-            state,
-            step=step,
-            cfg=self.cfg,
-            fingerprints=self.fingerprints,
-            eval_loss=self.eval_loss,
-        )
-        secs = round(time.monotonic() - start, 3)
-        self.events.add("save", step=step, secs=secs)
-
-
-class _Reporter:
-    """Reads the metrics of a step once the next one is under way."""
-
-    def __init__(self, trainer: Trainer, metrics: Metrics | None):
-        """`metrics` where this process writes them."""
-        self._trainer, self._metrics = trainer, metrics
-        self._rates = Rates(trainer.cfg, list(trainer.setup.mesh.devices.flat))
-        self._device = jax.local_devices()[0]
-        self._pending: tuple[int, dict, float] | None = None
-        self._clock = time.monotonic()
-        self._mean_secs = 0.0
-        self._bad_since: int | None = None
-
-    def add(self, step: int, values: dict[str, jax.Array], wait_secs: float) -> None:
-        """Takes over the metrics of a step just dispatched; reports the one before."""
-        previous, self._pending = self._pending, (step, values, wait_secs)
-        if previous is not None:
-            self._report(*previous)
-
-    def flush(self) -> None:
-        """Reports the last step too; the devices are idle after it."""
-        if self._pending is not None:
-            self._report(*self._pending)
-            self._pending = None
-
-    def restart_clock(self) -> None:
-        """The time since the last step went to something else."""
-        self._clock = time.monotonic()
-
-    def _report(self, step: int, values: dict[str, jax.Array], wait_secs: float):
-        host = {name: float(v) for name, v in jax.device_get(values).items()}
-        host["tokens"] = round(host["tokens"])
-        now = time.monotonic()
-        step_secs, self._clock = now - self._clock, now
-        trainer = self._trainer
-        rates = self._rates.of(step_secs)
-        known = self._mean_secs or step_secs
-        self._mean_secs = 0.95 * known + 0.05 * step_secs
-        if self._metrics:
-            self._metrics.write(
-                step,
-                {
-                    **host,
-                    "step_secs": step_secs,
-                    "input_wait_secs": wait_secs,
-                    **rates,
-                    "device_memory_bytes": memory_bytes(self._device),
-                },
-            )
-        trainer.progress.step(
-            step,
-            host["loss"],
-            tokens=self._rates.tokens,
-            secs=step_secs,
-            eta_secs=(trainer.cfg.num_steps - step) * self._mean_secs,
-        )
-        self._check_finite(step, host)
-
-    def _check_finite(self, step: int, host: dict[str, float]) -> None:
-        """Warns of a loss or gradient that is no number, and ends the run if it stays.
-
-        Always before a save: no checkpoint holds such weights.
-        """
-        trainer, cfg = self._trainer, self._trainer.cfg
-        watched = ("loss", "grad_norm", "param_norm")
-        bad = next((n for n in watched if not math.isfinite(host[n])), None)
-        if bad is None:
-            self._bad_since = None
-            return
-        if self._bad_since is None:
-            self._bad_since = step
-            trainer.progress.say(f"WARNING: {bad} is {host[bad]} at step {step}")
-        if step % cfg.log_every_steps == 0 or trainer.due(step):
-            saved = latest_step(trainer.workdir)
-            raise DivergedError(
-                f"{bad} is {host[bad]} since step {self._bad_since}; last good checkpoint: "
-                f"{'none' if saved is None else saved}. Lower optim.peak_lr "
-                f"({cfg.optim.peak_lr}) or warm up longer, in another --workdir"
-            )

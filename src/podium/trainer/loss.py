@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from podium.config import LossConfig
-from podium.sharding.constrain import current_rules, shard
+from podium.sharding.constrain import current_platform, current_rules, shard
 
 
 @jax.tree_util.register_dataclass
@@ -85,12 +85,7 @@ def loss_sums(
 
 def _chunk_sums(logits_BCV: Array, targets_BC: Array) -> LossSums:
     logits_BCV = shard(logits_BCV, "batch", "length", "vocab")
-    lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
-    # A select and a sum instead of a gather: it fuses, and a sharded vocabulary
-    # needs one small all-reduce instead of the logits on every device.
-    vocab = jax.lax.broadcasted_iota(jnp.int32, logits_BCV.shape, 2)
-    hit_BCV = vocab == targets_BC[..., None]
-    label_BC = jnp.sum(jnp.where(hit_BCV, logits_BCV, 0.0), axis=-1)
+    lse_BC, label_BC = _lse_and_label(logits_BCV, targets_BC)
     scored_BC = (targets_BC >= 0).astype(jnp.float32)
     return LossSums(
         cross_entropy=jnp.sum((lse_BC - label_BC) * scored_BC),
@@ -98,6 +93,76 @@ def _chunk_sums(logits_BCV: Array, targets_BC: Array) -> LossSums:
         tokens=jnp.sum(scored_BC),
         balance=jnp.zeros((), jnp.float32),
     )
+
+
+def _lse_and_label(logits_BCV: Array, targets_BC: Array) -> tuple[Array, Array]:
+    """The logarithm of the softmax's normaliser, and the target's logit."""
+    rules = current_rules()
+    is_whole = rules is None or rules.num_shards("vocab") == 1
+    if current_platform() == "gpu" and is_whole:
+        return _in_one_pass(logits_BCV, targets_BC)
+    lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
+    label_BC = jnp.sum(jnp.where(_hit(logits_BCV, targets_BC), logits_BCV, 0.0), -1)
+    return lse_BC, label_BC
+
+
+def _hit(logits_BCV: Array, targets_BC: Array) -> Array:
+    # A select and a sum instead of a gather: it fuses, and a sharded vocabulary
+    # needs one small all-reduce instead of the logits on every device.
+    vocab = jax.lax.broadcasted_iota(jnp.int32, logits_BCV.shape, 2)
+    return vocab == targets_BC[..., None]
+
+
+@jax.custom_vjp
+def _in_one_pass(logits_BCV: Array, targets_BC: Array) -> tuple[Array, Array]:
+    """`_lse_and_label`, its reductions joined: XLA:GPU would read the logits, the
+    largest array of the step, once for each.
+
+    The sum is rescaled where the maximum grows, arXiv:1805.02867.
+    """
+
+    def join(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
+        (top_a, sum_a, label_a), (top_b, sum_b, label_b) = a, b
+        top = jnp.maximum(top_a, top_b)
+        less = jnp.exp(-jnp.abs(top_a - top_b))  # one, as exponentials take the time
+        total = jnp.where(top_a < top_b, sum_a * less + sum_b, sum_a + sum_b * less)
+        return top, total, label_a + label_b
+
+    dtype = logits_BCV.dtype
+    zero, lowest = jnp.zeros((), dtype), jnp.asarray(jnp.finfo(dtype).min, dtype)
+    # Tied to the chunk: XLA:GPU takes what is the same for all of them, [B, C, V], out
+    # of the loop, and then reads it from memory.
+    vocab_V, none, one, targets_BC = jax.lax.optimization_barrier(
+        (jnp.arange(logits_BCV.shape[2]), zero, jnp.ones((), dtype), targets_BC)
+    )
+    hit_BCV = vocab_V[None, None] == targets_BC[..., None]
+    top_BC, total_BC, label_BC = jax.lax.reduce(
+        (
+            logits_BCV,
+            jnp.broadcast_to(one, logits_BCV.shape),
+            jnp.where(hit_BCV, logits_BCV, none),
+        ),
+        (lowest, zero, zero),  # not -inf, whose difference to itself is no number
+        join,
+        (2,),
+    )
+    return top_BC + jnp.log(total_BC), label_BC
+
+
+def _in_one_pass_forward(logits_BCV: Array, targets_BC: Array):
+    lse_BC, label_BC = _in_one_pass(logits_BCV, targets_BC)
+    return (lse_BC, label_BC), (logits_BCV, targets_BC, lse_BC)
+
+
+def _in_one_pass_backward(saved: tuple[Array, ...], g: tuple[Array, Array]):
+    logits_BCV, targets_BC, lse_BC = saved
+    of_lse, of_label = (x[..., None] for x in g)
+    softmax_BCV = jnp.exp(logits_BCV - lse_BC[..., None])
+    hit_BCV = _hit(logits_BCV, targets_BC)
+    return softmax_BCV * of_lse + jnp.where(hit_BCV, of_label, 0.0), None
+
+
+_in_one_pass.defvjp(_in_one_pass_forward, _in_one_pass_backward)
 
 
 def _cuts_and_chunks(B: int, T: int, chunk_tokens: int) -> tuple[int, int]:

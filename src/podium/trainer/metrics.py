@@ -10,6 +10,7 @@ appendix B; recomputation is not credited), over the peak of the chips' compute 
 import contextlib
 import json
 import math
+import os
 import resource
 import sys
 from collections.abc import Mapping
@@ -18,19 +19,29 @@ from typing import Any
 
 from podium.config import TrainConfig
 from podium.models import flops
+from podium.trainer.board import Board
 
 
 class Metrics:
-    """Appends every step to D/metrics.jsonl and some to TensorBoard."""
+    """Appends every step to D/metrics.jsonl and some to TensorBoard.
+
+    Rows that a full disk refuses are kept and written when there is room again: a run
+    does not end for its log.
+    """
 
     def __init__(self, workdir: str | Path, *, first_step: int, tensorboard_every: int):
-        self._path = Path(workdir) / "metrics.jsonl"
-        keep_rows_up_to(self._path, first_step)
-        self._file = self._path.open("a")
         self._workdir = Path(workdir)
-        self._first_step = first_step
+        self._path = self._workdir / "metrics.jsonl"
         self._every = tensorboard_every
-        self._board: Any = None
+        self._unwritten = b""
+        self._is_warned = False
+        self._open(first_step)
+
+    def _open(self, first_step: int) -> None:
+        keep_rows_up_to(self._path, first_step)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        self._file = os.open(self._path, flags, 0o666)
+        self._board = Board(self._workdir, first_step=first_step)
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """Records one step; None means "not known here" and is left out.
@@ -39,30 +50,42 @@ class Metrics:
         """
         known = {k: v for k, v in values.items() if v is not None}
         row = {k: v if math.isfinite(v) else None for k, v in known.items()}
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._unwritten += json.dumps({"step": step, **row}).encode() + b"\n"
         if step % self._every == 0 or "eval_loss" in known:
-            self._file.flush()
-            for name, value in row.items():
-                if value is not None:  # it would print a line for each
-                    self._tensorboard().add_scalar(name, value, step)
+            self.flush()
+            self._board.add(step, row)
+
+    def flush(self) -> None:
+        """Hands all rows to the file. Before a checkpoint is begun: a run that is
+        killed after it does not do their steps again."""
+        try:
+            while self._unwritten:
+                written = os.write(self._file, self._unwritten)
+                self._unwritten = self._unwritten[written:]
+        except OSError as error:
+            if not self._is_warned:
+                self._is_warned = True
+                print(
+                    f"WARNING: {self._path}: {error.strerror}; training goes on, and the "
+                    "rows are written when that is possible again",
+                    file=sys.stderr,
+                )
+
+    def rewind(self, step: int) -> None:
+        """Drops what was recorded past a step: those steps are done again."""
+        self._close()
+        self._open(step)
+
+    def _close(self) -> None:
+        self.flush()
+        os.close(self._file)
+        self._board.close()
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-    def _tensorboard(self) -> Any:
-        if self._board is None:
-            from tensorboardX import SummaryWriter  # not on the way to the first step
-
-            # A resumed run hides the steps that it does again.
-            self._board = SummaryWriter(
-                str(self._workdir / "tensorboard"), purge_step=self._first_step + 1
-            )
-        return self._board
+        self._close()
 
 
 def keep_rows_up_to(path: Path, step: int) -> None:

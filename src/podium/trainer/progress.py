@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a person sees while a run goes: a live line on a terminal, log lines elsewhere."""
 
+import os
 import sys
 import time
 from typing import Any
@@ -52,7 +53,12 @@ class Progress:
         if self._bar is not None:
             self._bar.console.print(text, highlight=False)
         elif self._is_shown:
-            print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+            try:
+                print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+            except BrokenPipeError:
+                # Who read is gone (a closed `| tee`): no reason to end weeks of work.
+                # From here on nobody is told, here or by a later print.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
     def close(self) -> None:
         """Leaves the last state of the bar on the screen."""

@@ -19,6 +19,7 @@ from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
 from podium.input.batch import Batch
 from podium.models import bind, pipeline
+from podium.models.attention_dispatch import check_implementation
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
 from podium.trainer.compiler_options import compiler_options
@@ -71,6 +72,7 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     check_rules_are_used(rules, bind.abstract(cfg.model).axes)
     check_batch(cfg, rules)
     check_length(cfg, rules)
+    check_implementation(cfg.model, cfg.data.seq_len, rules)
     rows = cfg.global_batch_seqs // cfg.grad_accum_steps
     pipeline.schedule(cfg.model.pipeline, rules, rows)
     model = bind.abstract(cfg.model)

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from podium.config_model import ModelConfig
 from podium.models import bind
 from podium.sharding.rules import ShardingRules
+from podium.trainer.guard import nothing_yet
 from podium.trainer.update import on_host
 
 
@@ -27,6 +28,7 @@ class TrainState:
     params: Any  # nested dict of float32
     opt_state: Any  # optax's
     ema: Any  # averaged params, or None
+    recent: Any  # guard.Recent: losses and gradient norms of the last steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,7 @@ def new_state(
         params=params,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, params) if use_ema else None,
+        recent=nothing_yet(),
     )
 
 
@@ -109,6 +112,7 @@ def layout(
         params=param_shardings,
         opt_state=opt_shardings,
         ema=moment_shardings if use_ema else None,
+        recent=jax.tree.map(lambda _: replicated, shapes.recent),
     )
     return StateLayout(shapes, shardings, moment_shardings)
 

@@ -19,6 +19,7 @@ from podium.models.transformer import in_order, layer_stacks
 from podium.sharding.constrain import shard, use_rules
 from podium.sharding.rules import ShardingRules
 from podium.trainer.balance import Loads, balanced, max_load, summed
+from podium.trainer.guard import judge, layer_norms, unless
 from podium.trainer.loss import LossSums, loss_sums, scored_tokens
 from podium.trainer.optimizer import make_clip, make_rule
 from podium.trainer.state import StateLayout, TrainState
@@ -38,7 +39,8 @@ def make_train_step(
     """The jitted step: (state, batch) -> (state, metrics). The old state is donated.
 
     Metrics are float32 scalars: loss (nats per token), z_loss, grad_norm,
-    param_norm, learning_rate, tokens (scored).
+    param_norm, learning_rate, tokens (scored), skipped (1: no update), spike_z; and
+    vectors [layers], layer_grad_norm/<tensor>.
     """
 
     step = step_with_gradients(cfg, model, optimizer, schedule, rules, state_layout)
@@ -65,15 +67,27 @@ def step_with_gradients(
         with use_rules(rules):
             (sums, loads), grads = _gradients(cfg, model, state.params, batch)
             grads = jax.lax.with_sharding_constraint(grads, state_layout.gradients)
-            params, opt_state = update(grads, state.opt_state, state.params)
+            loss = sums.cross_entropy / jnp.maximum(sums.tokens, 1.0)
+            layers = layer_norms(grads, tuple(layer_stacks(cfg.model)))
+            grad_norm = optax.tree.norm(layers)
+            verdict = judge(cfg.faults, state.recent, loss, grad_norm)
+            params, opt_state = update(
+                grads, state.opt_state, state.params, verdict.is_skipped
+            )
+            loads = jax.tree.map(
+                lambda load: jnp.where(verdict.is_skipped, 0.0, load), loads
+            )
             params = balanced(cfg.model, cast(Any, params), loads)
             metrics = {
-                "loss": sums.cross_entropy / jnp.maximum(sums.tokens, 1.0),
+                "loss": loss,
                 "z_loss": cfg.loss.z_loss * sums.z / jnp.maximum(sums.tokens, 1.0),
-                "grad_norm": optax.tree.norm(grads),
+                "grad_norm": grad_norm,
                 "param_norm": optax.tree.norm(params),
                 "learning_rate": schedule(state.step),
                 "tokens": sums.tokens,
+                "skipped": verdict.is_skipped.astype(jnp.float32),
+                "spike_z": verdict.spike_z,
+                **layers,
             }
             if loads:
                 metrics["balance_loss"] = sums.balance / jnp.maximum(sums.tokens, 1.0)
@@ -84,6 +98,7 @@ def step_with_gradients(
                     params=params,
                     opt_state=opt_state,
                     ema=_average(cfg.optim.ema_decay, state.ema, params),
+                    recent=verdict.recent,
                 ),
                 metrics,
                 grads,
@@ -99,18 +114,26 @@ def _make_update(
     schedule: optax.Schedule,
     rules: ShardingRules,
     state_layout: StateLayout,
-) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
-    """(gradients, optimizer state, parameters) -> (parameters, optimizer state)."""
+) -> Callable[[Any, Any, Any, Array], tuple[Any, Any]]:
+    """(gradients, optimizer state, parameters, whether to leave all as it is) ->
+    (parameters, optimizer state)."""
 
-    def at_once(grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-        updates, opt_state = optimizer.update(grads, opt_state, params)
+    def at_once(
+        grads: Any, opt_state: Any, params: Any, is_skipped: Array
+    ) -> tuple[Any, Any]:
+        rule = unless(is_skipped, optimizer)
+        updates, opt_state = rule.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    def by_layer(grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+    def by_layer(
+        grads: Any, opt_state: Any, params: Any, is_skipped: Array
+    ) -> tuple[Any, Any]:
         clip_state, rule_state = opt_state
         grads, clip_state = make_clip(cfg.optim).update(grads, clip_state)
         params, rule_state = update_by_layer(
-            lambda take: make_rule(cfg.optim, schedule, take(model.axes)),
+            lambda take: unless(
+                is_skipped, make_rule(cfg.optim, schedule, take(model.axes))
+            ),
             grads,
             Updatable(params, rule_state),
             is_on_host(state_layout.shardings.opt_state[1]),

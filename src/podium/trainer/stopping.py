@@ -22,6 +22,7 @@ class Stopping:
         """`say` tells the user that the signal was understood."""
         self.signal: int | None = None  # why the run stops at the step last asked about
         self._heard: int | None = None
+        self._is_last = False  # whether a signal came
         self._say = say
         self._is_alone = jax.process_count() == 1
         self._before: dict[int, Any] = {}
@@ -34,6 +35,13 @@ class Stopping:
             self.signal = self._heard or signal.SIGTERM
             self._say(f"stop asked for: saving after step {step}, then leaving")
         return self.signal is not None
+
+    def ask(self) -> None:
+        """As a first SIGTERM, but that one may still come. From any thread."""
+        if self._is_alone:
+            self._heard = self._heard or signal.SIGTERM
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def __enter__(self) -> "Stopping":
         # Of several processes each has jax's own handler for SIGTERM.
@@ -48,10 +56,10 @@ class Stopping:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: Any) -> None:
-        if self._heard is not None:  # the second one leaves at once
+        if self._is_last:  # the second one leaves at once
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self._heard = number
+        self._heard, self._is_last = number, True
         if self._is_alone:
             self._say(
                 f"{signal.Signals(number).name}: saving after this step, then leaving; "

@@ -1,0 +1,153 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run held at one state: steps of it are repeated, tried and taken apart."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from podium.config import TrainConfig
+from podium.input.batch import Batch
+from podium.input.device import Feed
+from podium.input.ledger import documents_of_step
+from podium.input.loader import Loader
+from podium.input.spec import StreamSpec
+from podium.trainer.guard import LAYER_NORM
+from podium.trainer.setup import Setup, setup
+from podium.trainer.state import TrainState, init_state
+from podium.trainer.step import batch_sharding, make_eval_step, step_with_gradients
+from profiling.layer_stats import LayerStats, layer_stats
+
+_SHOWN = 3  # tensors of a layer
+
+
+class Replay:
+    """The state after some step of a run, on this machine's devices."""
+
+    def __init__(self, cfg: TrainConfig, workdir: Path, start: int):
+        """`start` is a checkpoint, or 0 for the beginning."""
+        sizes = cfg.mesh.sizes().values()
+        self._devices = None if -1 in sizes else jax.devices()[: math.prod(sizes)]
+        self._parts = setup(cfg, self._devices)
+        self._cfg = cfg
+        shape = (cfg.global_batch_seqs, cfg.data.seq_len)
+        self._feed = Feed.of(batch_sharding(self._parts.rules), shape)
+        self._loader = Loader(
+            StreamSpec(
+                data=cfg.data,
+                split="train",
+                seed=cfg.seed,
+                global_batch_seqs=cfg.global_batch_seqs,
+                rows=self._feed.rows,
+            )
+        )
+        self._state = self._restored(workdir, start)
+        self._observe = _observer(self._parts)
+
+    def _restored(self, workdir: Path, start: int) -> TrainState:
+        parts = self._parts
+        if start == 0:
+            return init_state(
+                self._cfg.model, self._cfg.seed, parts.optimizer, parts.layout
+            )
+        from podium.checkpoint import Checkpoints
+
+        checkpoints = Checkpoints(workdir, self._cfg.checkpoint)
+        try:
+            return checkpoints.restore(start, parts.layout)
+        finally:
+            checkpoints.close()
+
+    def train(self, batch: int) -> None:
+        """One step on a batch of the order."""
+        self._state, _ = self._parts.train_step(self._state, self._batch(batch))
+
+    def observe(self, batch: int) -> dict[str, Any]:
+        """What a step on that batch would come to; the state stays."""
+        return _scalars(self._observe(self._state, self._batch(batch)))
+
+    def observe_in_float32(self, batch: int) -> dict[str, Any]:
+        """The same, computed in float32 without quantisation."""
+        model = dataclasses.replace(self._cfg.model, dtype="float32", quantization=None)
+        parts = setup(dataclasses.replace(self._cfg, model=model), self._devices)
+        return _scalars(_observer(parts)(self._state, self._batch(batch)))
+
+    def layer_stats(self, batch: int) -> list[LayerStats]:
+        """The activations of a batch."""
+        return layer_stats(self._parts, self._state.params, self._batch(batch))
+
+    def gradient_overflow(self, batch: int) -> str | None:
+        """The tensors at which the backward pass of a batch first comes to no number; it
+        goes from the last layer to the first."""
+        values = jax.device_get(self._observe(self._state, self._batch(batch)))
+        bad = [
+            (_depth(name.removeprefix(LAYER_NORM), i), name.removeprefix(LAYER_NORM), i)
+            for name, norms in values.items()
+            if name.startswith(LAYER_NORM)
+            for i in np.flatnonzero(~np.isfinite(norms)).tolist()
+        ]
+        first = [(name, i) for depth, name, i in bad if depth == max(bad)[0]]
+        shown = [f"{name} of layer {i}" if i else name for name, i in first[:_SHOWN]]
+        return ", ".join(shown) or None
+
+    def worst_documents(self, batch: int, num_rows: int) -> list[dict[str, Any]]:
+        """Those of the rows with the highest loss, worst first."""
+        eval_step = make_eval_step(
+            self._cfg,
+            self._parts.model,
+            self._parts.rules,
+            self._parts.layout.shardings.params,
+        )
+        whole = self._loader.batch(batch)
+        losses = []
+        for row in range(len(whole.targets)):
+            targets = np.full_like(whole.targets, -1)
+            targets[row] = whole.targets[row]
+            sums = eval_step(
+                self._state.params, self._feed.put(whole._replace(targets=targets))
+            )
+            mean = float(sums.cross_entropy) / max(float(sums.tokens), 1.0)
+            losses.append(mean if np.isfinite(mean) else np.inf)
+        worst = np.argsort(losses)[::-1][:num_rows].tolist()
+        entries = documents_of_step(
+            self._cfg.data,
+            seed=self._cfg.seed,
+            global_batch_seqs=self._cfg.global_batch_seqs,
+            step=batch,
+        )
+        return [
+            {"row_loss": losses[row], **dataclasses.asdict(entry)}
+            for row in worst
+            for entry in entries
+            if entry.row == row
+        ]
+
+    def _batch(self, batch: int) -> Batch:
+        return self._feed.put(self._loader.batch(batch))
+
+
+def _depth(name: str, layer: int) -> tuple[int, int]:
+    order = ("embed", "position", "prefix", "stack", "tail")
+    part = name.split("/")[0]
+    return (order.index(part) if part in order else len(order)), layer
+
+
+def _observer(parts: Setup) -> Any:
+    """The step, jitted without taking the state."""
+    step = step_with_gradients(
+        parts.cfg,
+        parts.model,
+        parts.optimizer,
+        parts.schedule,
+        parts.rules,
+        parts.layout,
+    )
+    return jax.jit(lambda state, batch: step(state, batch)[1])
+
+
+def _scalars(metrics: dict[str, jax.Array]) -> dict[str, Any]:
+    return {k: float(v) for k, v in jax.device_get(metrics).items() if np.ndim(v) == 0}

@@ -1,0 +1,135 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The cheap check of a data set, before a run begins: a few KiB of every shard.
+
+`load_manifest` has compared the manifest with itself and with the sizes of the files.
+Here every index is read whole (20 bytes a record, as the reader does anyway) and
+compared with its SHA-256, and of every shard the first and the last record is read.
+What this can and cannot find: docs/data-format.md.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from podium.config import DataConfig
+from podium.errors import DataError
+from podium.input.damage import Damage, raise_damage
+from podium.input.manifest import Manifest, Shard
+from podium.input.records import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    frame_fault,
+    sound_length,
+    token_span,
+)
+from podium.input.tfrecord import read_at, read_index
+
+_NUM_THREADS = 16  # shards at a time: the work is waiting for storage
+
+_REWRITE = "write the data again (docs/data-format.md)"
+
+Entry = tuple[int, int, int]  # of an index: offset, payload, tokens
+
+
+def check_datasets(data: DataConfig, manifests: Sequence[Manifest]) -> None:
+    """Raises DataError, naming file and record, at the first thing that is wrong.
+
+    Under `data.on_damage=skip`, a record whose checksum is wrong is left to its reader;
+    a shard that is not the one of its index is refused all the same.
+    """
+    allows_damage = data.on_damage == "skip"
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        found = []
+        for path, manifest in zip(data.paths, manifests, strict=True):
+            folder = pathlib.Path(path)
+            _check_tokenizer(folder, manifest)
+            shards = [s for split in manifest.splits.values() for s in split]
+            found += [
+                pool.submit(_check_shard, folder, manifest, shard, allows_damage)
+                for shard in shards
+            ]
+        try:
+            for each in found:
+                each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def check_record(data: bytes, entry: Entry, manifest: Manifest, where: str) -> None:
+    """Every promise that a record makes, its checksums aside. Raises DataError.
+
+    Args:
+        data: of the frame.
+        entry: of the index, for this record.
+        where: file and record, for messages.
+    """
+    offset, payload, tokens = entry
+    dtype = np.dtype(manifest.token_dtype).newbyteorder("<")
+    start, stop = token_span(data, where)
+    begin = offset + HEADER_BYTES
+    if begin + start != payload or stop - start != tokens * dtype.itemsize:
+        raise DataError(
+            f"{where}: {stop - start} bytes of tokens from byte {begin + start} on, the "
+            f"index says {tokens * dtype.itemsize} from {payload} on; copy the shard and "
+            "its index again or prepare the data again"
+        )
+    if stop != len(data):
+        raise DataError(f"{where}: there are bytes behind the tokens; {_REWRITE}")
+    ids, info = np.frombuffer(data[start:stop], dtype), manifest.tokenizer
+    if not len(ids) or int(ids[-1]) != info.eos_id:
+        raise DataError(f"{where}: does not end in eos ({info.eos_id}); {_REWRITE}")
+    if info.bos_id is not None and int(ids[0]) != info.bos_id:
+        raise DataError(f"{where}: does not start with bos ({info.bos_id}); {_REWRITE}")
+    if int(ids.max()) >= info.vocab_size:
+        raise DataError(
+            f"{where}: id {int(ids.max())} is beyond the vocabulary of "
+            f"{info.vocab_size}; {_REWRITE}"
+        )
+
+
+def _check_tokenizer(folder: pathlib.Path, manifest: Manifest) -> None:
+    info = manifest.tokenizer
+    if info.file is None:
+        return
+    path = folder / info.file
+    try:
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
+    if actual != info.sha256:
+        raise DataError(
+            f"{path}: SHA-256 is {actual}, the manifest says {info.sha256}; copy it "
+            "again or prepare the data again"
+        )
+
+
+def _check_shard(
+    folder: pathlib.Path, manifest: Manifest, shard: Shard, allows_damage: bool
+) -> None:
+    index = read_index(folder, manifest, shard)
+    ends = [*index["offset"][1:].tolist(), shard.bytes]
+    path = folder / shard.file
+    for record in sorted({0, shard.records - 1}):
+        entry: Entry = index[record].item()
+        offset, num_bytes = entry[0], ends[record] - entry[0]
+        try:
+            frame = read_at(path, offset, num_bytes)
+        except OSError as e:
+            raise DataError(f"{path}: cannot be read: {e.strerror}") from e
+        where = f"{path}: record {record} at byte {offset}"
+        expected = num_bytes - HEADER_BYTES - FOOTER_BYTES
+        if (length := sound_length(frame)) not in (None, expected):
+            raise DataError(
+                f"{where}: has {length} bytes of data, its index says {expected}: this "
+                "is another shard, were two exchanged? Copy both again or prepare the "
+                "data again"
+            )
+        fault = frame_fault(frame, num_bytes)
+        if fault and allows_damage:
+            continue
+        raise_damage([Damage(str(path), record, offset, fault)] if fault else [])
+        check_record(frame[HEADER_BYTES:-FOOTER_BYTES], entry, manifest, where)

@@ -1,0 +1,234 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A folder on a disk or in a bucket, through the same few verbs. No jax.
+
+Disks are used directly; `gs://bucket/path` by way of gcsfs (the extra `gcs`), which
+repeats what a server refuses for a while (429, 5xx), waiting longer each time.
+"""
+
+import abc
+import base64
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+
+from podium.errors import ConfigError, StorageError
+
+_CHUNK_BYTES = 1 << 22
+_THREADS = 16
+
+
+class File(NamedTuple):
+    """What a file holds, in two numbers."""
+
+    num_bytes: int
+    crc32c: int
+
+
+class Folder(abc.ABC):
+    """Names are relative to the folder, parts joined by '/'."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Folder) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """Files and folders in it, sorted; none where there is no such folder."""
+
+    @abc.abstractmethod
+    def files(self) -> list[str]:
+        """Every file in it and below, sorted."""
+
+    @abc.abstractmethod
+    def describe(self, name: str) -> File:
+        """Size and CRC-32C of a file: a disk's is read, a bucket knows."""
+
+    @abc.abstractmethod
+    def read(self, name: str) -> bytes:
+        """A small file. Raises FileNotFoundError."""
+
+    @abc.abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """A small file, whole or not at all."""
+
+    @abc.abstractmethod
+    def move(self, name: str, to: str) -> None:
+        """A file or folder, to a name that is not taken."""
+
+    @abc.abstractmethod
+    def remove(self, name: str) -> None:
+        """A file or folder with all that is in it."""
+
+    @abc.abstractmethod
+    def inside(self, name: str) -> "Folder":
+        """The folder of that name in it."""
+
+
+def open_folder(path: str | os.PathLike) -> Folder:
+    """The folder at a path or a gs:// address, whether it exists or not.
+
+    Raises ConfigError on another kind of address.
+    """
+    text = str(path)
+    if text.startswith("gs://"):
+        return _Bucket(text.rstrip("/"))
+    if "://" in text:
+        raise ConfigError(f"{text}: expected a folder or gs://BUCKET/PATH")
+    return _Disk(text)
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether it is an address in a bucket."""
+    return str(path).startswith("gs://")
+
+
+class _Disk(Folder):
+    def __init__(self, path: str):
+        self.path, self._root = path, Path(path)
+
+    def names(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(entry.name for entry in self._root.iterdir())
+        return []
+
+    def files(self) -> list[str]:
+        return sorted(
+            path.relative_to(self._root).as_posix()
+            for path in self._root.rglob("*")
+            if path.is_file()
+        )
+
+    def describe(self, name: str) -> File:
+        checksum, num_bytes = google_crc32c.Checksum(), 0
+        with (self._root / name).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                checksum.update(chunk)
+                num_bytes += len(chunk)
+        return File(num_bytes, int.from_bytes(checksum.digest(), "big"))
+
+    def read(self, name: str) -> bytes:
+        return (self._root / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        part = self._root / f"{name}.part"
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._root / name)
+
+    def move(self, name: str, to: str) -> None:
+        (self._root / name).rename(self._root / to)
+
+    def remove(self, name: str) -> None:
+        path = self._root / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+    def inside(self, name: str) -> Folder:
+        return _Disk(str(self._root / name))
+
+
+class _Bucket(Folder):
+    def __init__(self, path: str):
+        self.path = path
+        # Orbax reaches buckets through etils: by gcsfs, as we do, and not by importing
+        # TensorFlow. gcsfs would ask for the kind of bucket, which takes a permission
+        # of its own.
+        os.environ.setdefault("EPATH_USE_TF", "false")
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        try:
+            import gcsfs
+        except ImportError as error:
+            raise ConfigError(
+                f"{path}: buckets need gcsfs; install podium with the extra: "
+                "uv sync --extra gcs"
+            ) from error
+        # Shared by all folders; what it lists must not be remembered, as Orbax writes
+        # past it.
+        self._fs: Any = gcsfs.GCSFileSystem(use_listings_cache=False)
+        self._root = path.removeprefix("gs://")
+
+    def names(self) -> list[str]:
+        with self._said():
+            try:
+                found = self._fs.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
+    def files(self) -> list[str]:
+        with self._said():
+            found = self._fs.find(self._root)
+        return sorted(name.removeprefix(self._root + "/") for name in found)
+
+    def describe(self, name: str) -> File:
+        with self._said():
+            info = self._fs.info(f"{self._root}/{name}")
+        crc = int.from_bytes(base64.b64decode(info["crc32c"]), "big")
+        return File(int(info["size"]), crc)
+
+    def read(self, name: str) -> bytes:
+        with self._said():
+            return self._fs.cat_file(f"{self._root}/{name}")
+
+    def write(self, name: str, data: bytes) -> None:
+        with self._said():
+            self._fs.pipe_file(f"{self._root}/{name}", data)
+
+    def move(self, name: str, to: str) -> None:
+        with self._said():
+            found = self._fs.find(f"{self._root}/{name}")
+            start = len(f"{self._root}/{name}")
+            for path in found:
+                self._fs.cp_file(path, f"{self._root}/{to}{path[start:]}")
+        self.remove(name)
+
+    def remove(self, name: str) -> None:
+        with self._said():
+            found = self._fs.find(f"{self._root}/{name}")
+            # One by one: `rm` takes a name with brackets for a pattern.
+            with ThreadPoolExecutor(_THREADS) as pool:
+                list(pool.map(self._fs.rm_file, found))
+
+    def inside(self, name: str) -> Folder:
+        return _Bucket(f"{self.path}/{name}")
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        """What the server refuses is a StorageError of one line."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise StorageError(f"{self.path}: {refusal(error)}") from error
+
+
+def refusal(error: BaseException) -> str:
+    """What a storage server said, and what to do about it."""
+    text = " ".join(str(error).split())
+    if len(text) > 300:  # tensorstore says where first, and why last
+        text = f"{text[:100]} … {text[-190:]}"
+    what = f"{type(error).__name__}: {text}"
+    if any(word in text for word in ("403", "Forbidden", "does not have storage.")):
+        return f"{what}; give this account the role Storage Object Admin on the bucket"
+    if "credentials" in text or "401" in text:
+        return f"{what}; run: gcloud auth application-default login"
+    return what

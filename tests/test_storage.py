@@ -1,0 +1,70 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of a folder mean the same on a disk and in a bucket."""
+
+import google_crc32c
+import pytest
+
+from podium.errors import ConfigError, StorageError
+from podium.storage import File, is_remote, open_folder
+from tests import gcs
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with gcs.bucket(tmp_path_factory.mktemp("bucket")) as refusals:
+        yield refusals
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request, tmp_path, served):
+    if request.param == "disk":
+        (tmp_path / "run").mkdir()
+        return open_folder(tmp_path / "run")
+    return open_folder(f"gs://{gcs.BUCKET}/{tmp_path.name}-{request.node.name}")
+
+
+def test_what_is_written_is_listed_described_and_read(folder):
+    folder.write("a.json", b"one")
+    if not is_remote(folder.path):
+        (folder._root / "7" / "d").mkdir(parents=True)
+    step = folder.inside("7")
+    step.write("d/b", b"two" * 1000)
+    assert folder.names() == ["7", "a.json"]
+    assert folder.files() == ["7/d/b", "a.json"]
+    assert folder.read("a.json") == b"one"
+    assert step.describe("d/b") == File(3000, google_crc32c.value(b"two" * 1000))
+    folder.move("7", "7.damaged")
+    assert folder.files() == ["7.damaged/d/b", "a.json"]
+    folder.remove("7.damaged")
+    folder.remove("a.json")
+    assert folder.names() == folder.files() == []
+
+
+def test_what_is_not_there_has_no_names_and_cannot_be_read(folder):
+    assert folder.inside("none").names() == []
+    with pytest.raises(FileNotFoundError):
+        folder.read("none")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_busy_is_asked_again(served, status):
+    folder = open_folder(f"gs://{gcs.BUCKET}/busy")
+    served.next(2, status)
+    folder.write("a", b"one")
+    served.next(2, status)
+    assert folder.read("a") == b"one"
+    assert served.left == 0
+
+
+def test_what_an_account_may_not_do_is_said_in_one_line(served):
+    folder = open_folder(f"gs://{gcs.BUCKET}/mine")
+    served.next(20, 403)
+    with pytest.raises(StorageError, match=r"^gs://podium-tests/mine: .*Object Admin"):
+        folder.write("a", b"one")
+    served.next(0, 403)
+
+
+def test_another_kind_of_address_is_refused():
+    with pytest.raises(ConfigError, match="s3://b: expected a folder or gs://"):
+        open_folder("s3://b")
