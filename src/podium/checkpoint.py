@@ -27,14 +27,12 @@ from podium.config_dict import from_json_dict, to_json_dict
 from podium.errors import CheckpointError, PodiumError
 from podium.models import bind
 from podium.models.attention_dispatch import IMPLEMENTATIONS
-from podium.restore_limit import largest_read_bytes
+from podium.restore_limit import LEAST_GROUP_BYTES, InTurns, largest_read_bytes
 from podium.resume import checkpoints_folder, find_checkpoint, whole_steps
 from podium.sharding.rules import ShardingRules
 from podium.skipped_batches import Skips
 from podium.trainer.guard import Recent
 from podium.trainer.state import StateLayout, TrainState, param_layout
-
-_LEAST_READ_BYTES = 1 << 28  # read at once
 
 
 class Checkpoints:
@@ -162,10 +160,7 @@ class Checkpoints:
             return self._read(step, want, partial_restore=True)[name]
 
     def _read(self, step: int, want: Any, *, partial_restore: bool = False) -> Any:
-        """The arrays, a few at a time: as many as the largest of them takes memory.
-
-        Orbax would read 96 GB at once, and hold what it read beside what it made of it.
-        """
+        """The arrays, a few at a time; of them as much as the largest read takes."""
         saved = self._manager.item_metadata(step)["state"].tree
         args = ocp.args.PyTreeRestore(
             want,
@@ -174,7 +169,10 @@ class Checkpoints:
         )
         num_bytes = largest_read_bytes(want, saved)
         handler = ocp.PyTreeCheckpointHandler(
-            restore_concurrent_gb=max(1.01 * num_bytes, _LEAST_READ_BYTES) / 1e9  # pyright: ignore[reportArgumentType]
+            restore_concurrent_gb=max(1.01 * num_bytes, LEAST_GROUP_BYTES) / 1e9,  # pyright: ignore[reportArgumentType]
+            type_handler_registry=ocp.type_handlers.create_type_handler_registry(
+                (jax.Array, InTurns())
+            ),
         )
         with ocp.Checkpointer(handler) as reader:
             return reader.restore(
