@@ -16,7 +16,7 @@ import podium.restore_limit
 from podium import checksums, resume
 from podium.checkpoint import Checkpoints, restore_params
 from podium.config import CheckpointConfig, MeshConfig
-from podium.errors import CheckpointError
+from podium.errors import CheckpointError, StorageError
 from podium.restore_limit import groups, largest_read_bytes
 from podium.storage import open_folder
 from podium.trainer.setup import setup
@@ -164,18 +164,25 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
         restore_params(tmp_path)
 
 
-def test_every_file_of_a_checkpoint_has_a_checksum(tmp_path):
-    checkpoints, _ = save(tmp_path, [3])
+def test_a_flipped_bit_in_any_file_of_a_checkpoint_is_named_and_the_one_before_used(
+    tmp_path,
+):
+    checkpoints, _ = save(tmp_path, [3, 6])
     checkpoints.close()
-    folder = open_folder(tmp_path / "checkpoints" / "3")
+    folder = open_folder(tmp_path / "checkpoints" / "6")
     assert checksums.find_damage(folder) is None
     assert set(checksums.LATE) < set(folder.files())
     for name in folder.files():
-        path = tmp_path / "checkpoints" / "3" / name
+        path = tmp_path / "checkpoints" / "6" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert name in (checksums.find_damage(folder) or ""), name
+        said = []
+        resume._damage.cache_clear()  # as another process
+        assert resume.find_checkpoint(tmp_path, None, said.append) == 3
+        assert f"6/{name}" in said[0]
         path.write_bytes(whole)
+    resume._damage.cache_clear()
+    assert resume.find_checkpoint(tmp_path) == 6
 
 
 def test_a_save_that_a_kill_cut_short_is_no_checkpoint_and_is_cleared(tmp_path):
@@ -199,12 +206,22 @@ def test_saving_restoring_and_retention_in_a_bucket(tmp_path):
     keep = CheckpointConfig(folder=where, keep_last=2, keep_best=0)
     with gcs.bucket(tmp_path / "served") as refusals:
         checkpoints, state = save(tmp_path, [3], keep=keep)
-        refusals.next(3, 503)  # tensorstore and gcsfs ask again
-        for step in (6, 9):
+        layout = setup(tiny.config(FSDP)).layout
+        for step, busy in ((6, 503), (9, 429)):
+            refusals.next(3, busy)  # tensorstore and gcsfs ask again
             save_one(checkpoints, state, step)
-        assert resume.whole_steps(open_folder(where)) == [6, 9]
-        assert_same(state, checkpoints.restore(9, setup(tiny.config(FSDP)).layout))
+        refusals.next(3, 429)
+        assert_same(state, checkpoints.restore(9, layout))
         assert refusals.left == 0
+        assert resume.whole_steps(open_folder(where)) == [6, 9]
+        refusals.next(10**6, 403)
+        with pytest.raises(OSError, match="Forbidden"):
+            save_one(checkpoints, state, 12)
+        with pytest.raises(StorageError, match=r"checkpoints/9: .*role Storage Object"):
+            checkpoints.restore(9, layout)  # not damaged
+        refusals.next(0, 200)
+        assert resume.whole_steps(open_folder(where)) == [6, 9]
+        assert_same(state, checkpoints.restore(9, layout))
         checkpoints.close()
 
 

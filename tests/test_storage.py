@@ -6,7 +6,7 @@ import google_crc32c
 import pytest
 
 from podium.errors import ConfigError, StorageError
-from podium.storage import File, is_remote, open_folder
+from podium.storage import File, is_refusal, is_remote, open_folder
 from tests import gcs
 
 
@@ -63,6 +63,25 @@ def test_what_an_account_may_not_do_is_said_in_one_line(served):
     with pytest.raises(StorageError, match=r"^gs://podium-tests/mine: .*Object Admin"):
         folder.write("a", b"one")
     served.next(0, 403)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError("Forbidden: b/o"), True),
+        (ValueError('PERMISSION_DENIED: gs://b/o: HTTP response code: 403'), True),
+        (OSError("Too many requests, 429"), True),
+        (PermissionError(13, "Permission denied"), True),
+        (ConnectionResetError(), True),
+        (ValueError("DATA_LOSS: gs://b/403/state/d: wrong checksum"), False),
+        (FileNotFoundError(2, "No such file or directory"), False),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_told_from_what_is_damaged(error, says):
+    assert is_refusal(error) == says
+    around = Exception("Encountered error while reading")
+    around.__cause__ = error
+    assert is_refusal(around) == says
 
 
 def test_another_kind_of_address_is_refused():

@@ -24,13 +24,14 @@ from orbax.checkpoint import checkpoint_managers as managers
 from podium import checksums
 from podium.config import CheckpointConfig, TrainConfig
 from podium.config_dict import from_json_dict, to_json_dict
-from podium.errors import CheckpointError, PodiumError
+from podium.errors import CheckpointError, PodiumError, StorageError
 from podium.models import bind
 from podium.models.attention_dispatch import IMPLEMENTATIONS
 from podium.restore_limit import LEAST_GROUP_BYTES, InTurns, largest_read_bytes
 from podium.resume import checkpoints_folder, find_checkpoint, whole_steps
 from podium.sharding.rules import ShardingRules
 from podium.skipped_batches import Skips
+from podium.storage import is_refusal, refusal
 from podium.trainer.guard import Recent
 from podium.trainer.state import StateLayout, TrainState, param_layout
 
@@ -233,7 +234,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
-        """Whatever Orbax makes of a damaged checkpoint is a CheckpointError."""
+        """Whatever Orbax makes of a damaged checkpoint is a CheckpointError.
+
+        One that the disk or the bucket refuses is not damaged: a StorageError.
+        """
         try:
             yield
         except PodiumError:
@@ -241,6 +245,10 @@ class Checkpoints:
         except Exception as error:
             if "RESOURCE_EXHAUSTED" in str(error):
                 raise
+            if is_refusal(error):
+                raise StorageError(
+                    f"{self._folder}/{step}: {refusal(error)}"
+                ) from error
             why = " ".join(str(error).split())[:120]
             raise CheckpointError(
                 f"{self._folder}/{step} is damaged ({type(error).__name__}: {why}); "

@@ -10,6 +10,7 @@ import abc
 import base64
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -221,14 +222,33 @@ class _Bucket(Folder):
             raise StorageError(f"{self.path}: {refusal(error)}") from error
 
 
+_FORBIDDEN = re.compile(
+    r"Forbidden|PERMISSION_DENIED|response code: 403|does not have storage\."
+)
+_UNKNOWN = re.compile(r"credentials|UNAUTHENTICATED|response code: 401|, 401$")
+_BUSY = re.compile(r"UNAVAILABLE|response code: (408|429|5\d\d)|, (408|429|5\d\d)$")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a disk or server would not give what it may well have, whole."""
+    kinds = (PermissionError, ConnectionError, TimeoutError)
+    patterns = (_FORBIDDEN, _UNKNOWN, _BUSY)
+    cause = error.__cause__ or error.__context__
+    return (
+        isinstance(error, kinds)
+        or any(pattern.search(str(error)) for pattern in patterns)
+        or (cause is not None and is_refusal(cause))
+    )
+
+
 def refusal(error: BaseException) -> str:
     """What a storage server said, and what to do about it."""
     text = " ".join(str(error).split())
     if len(text) > 300:  # tensorstore says where first, and why last
         text = f"{text[:100]} … {text[-190:]}"
     what = f"{type(error).__name__}: {text}"
-    if any(word in text for word in ("403", "Forbidden", "does not have storage.")):
+    if _FORBIDDEN.search(text):
         return f"{what}; give this account the role Storage Object Admin on the bucket"
-    if "credentials" in text or "401" in text:
+    if _UNKNOWN.search(text):
         return f"{what}; run: gcloud auth application-default login"
     return what
