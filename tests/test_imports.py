@@ -17,8 +17,9 @@ BASE |= {"config_quantization", "errors", "cli"}
 ALLOWED = {
     "sharding": BASE | {"sharding"},
     "models": BASE | {"sharding", "models"},
-    "input": BASE | {"input"},
-    "preparation": BASE | {"input", "tokenizer", "tokenizer_words", "preparation"},
+    "input": BASE | {"input", "storage"},
+    "preparation": BASE
+    | {"input", "storage", "tokenizer", "tokenizer_words", "preparation"},
     "aot": BASE | {"sharding", "input", "trainer", "aot"},
 }
 WITHOUT_JAX = [

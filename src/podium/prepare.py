@@ -17,6 +17,7 @@ import podium
 from podium import cli
 from podium.errors import ConfigError, at_work
 from podium.preparation.spec import PrepareSpec
+from podium.storage import is_remote
 
 if TYPE_CHECKING:
     from podium.input.manifest import Manifest
@@ -102,7 +103,7 @@ def _verify(args: argparse.Namespace) -> int:
     from podium.preparation.progress import Progress
     from podium.preparation.verify import verify
 
-    if not os.path.isdir(args.verify):
+    if not is_remote(args.verify) and not os.path.isdir(args.verify):
         raise ConfigError(f"--verify={args.verify} is no folder; expected gold data")
     with at_work():  # whatever is wrong with the data: it was checked, and it failed
         manifest = load_manifest(args.verify)

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +19,7 @@ from podium import checksums
 from podium.config import DataConfig, TrainConfig
 from podium.config_dict import from_json_dict, to_json_dict
 from podium.errors import CheckpointError, ConfigError, DataError
-from podium.storage import Folder, open_folder
+from podium.storage import Folder, is_remote, open_folder
 
 if TYPE_CHECKING:
     from podium.input.manifest import TokenizerInfo
@@ -340,12 +339,16 @@ def write_config(
     The tokenizer comes along, so that a run can be sampled where its data is not.
     """
     workdir = Path(workdir)
-    paths = [str(Path(p).absolute()) for p in cfg.data.paths or (data_folder(workdir),)]
+    paths = [
+        str(p if is_remote(p) else Path(p).absolute())
+        for p in cfg.data.paths or (data_folder(workdir),)
+    ]
     data: dict[str, Any] = {"paths": paths, "fingerprints": fingerprints}
     if tokenizer is not None:
         data["tokenizer"] = dataclasses.asdict(tokenizer)
         if tokenizer.file:
-            shutil.copyfile(Path(paths[0]) / tokenizer.file, workdir / tokenizer.file)
+            text = open_folder(paths[0]).read(tokenizer.file)
+            (workdir / tokenizer.file).write_bytes(text)
     _write(workdir / "data.json", data)
     _write(workdir / "config.json", to_json_dict(cfg))
 

@@ -9,10 +9,11 @@ repeats what a server refuses for a while (429, 5xx), waiting longer each time.
 import abc
 import base64
 import contextlib
+import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,15 @@ class Folder(abc.ABC):
     @abc.abstractmethod
     def read(self, name: str) -> bytes:
         """A small file. Raises FileNotFoundError."""
+
+    @abc.abstractmethod
+    def read_at(self, name: str, offset: int, num_bytes: int) -> bytes:
+        """What a file holds there: less than asked for only at its end. Raises OSError
+        where a disk cannot, StorageError where a bucket will not."""
+
+    @abc.abstractmethod
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        """Bytes of files in it. Raises OSError with the name of one that is missing."""
 
     @abc.abstractmethod
     def write(self, name: str, data: bytes) -> None:
@@ -123,6 +133,13 @@ class _Disk(Folder):
 
     def read(self, name: str) -> bytes:
         return (self._root / name).read_bytes()
+
+    def read_at(self, name: str, offset: int, num_bytes: int) -> bytes:
+        with (self._root / name).open("rb") as file:
+            return read_at(file.fileno(), offset, num_bytes)
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        return [(self._root / name).stat().st_size for name in names]
 
     def write(self, name: str, data: bytes) -> None:
         part = self._root / f"{name}.part"
@@ -189,6 +206,21 @@ class _Bucket(Folder):
         with self._said():
             return self._fs.cat_file(f"{self._root}/{name}")
 
+    def read_at(self, name: str, offset: int, num_bytes: int) -> bytes:
+        where, stop = f"{self._root}/{name}", offset + num_bytes
+        with self._said():
+            return self._fs.cat_file(where, start=offset, end=stop)
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        with self._said():
+            found = {i["name"]: i["size"] for i in self._fs.ls(self._root, detail=True)}
+        try:
+            return [int(found[f"{self._root}/{name}"]) for name in names]
+        except KeyError as error:
+            path = f"gs://{error.args[0]}"
+            what = os.strerror(errno.ENOENT)
+            raise FileNotFoundError(errno.ENOENT, what, path) from error
+
     def write(self, name: str, data: bytes) -> None:
         with self._said():
             self._fs.pipe_file(f"{self._root}/{name}", data)
@@ -220,6 +252,17 @@ class _Bucket(Folder):
             raise
         except Exception as error:
             raise StorageError(f"{self.path}: {refusal(error)}") from error
+
+
+def read_at(fd: int, offset: int, num_bytes: int) -> bytes:
+    """What an open file holds there: less than asked for only at its end."""
+    data = os.pread(fd, num_bytes, offset)
+    while data and len(data) < num_bytes:  # one call gives 2 GiB at most
+        more = os.pread(fd, num_bytes - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 _FORBIDDEN = re.compile(

@@ -23,6 +23,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from podium.errors import ConfigError, DataError
 from podium.input.manifest import TokenizerInfo, load_manifest, token_dtype_for
+from podium.storage import open_folder
 from podium.tokenizer_words import WordEncoder, is_byte_level
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -260,14 +261,14 @@ def open_tokenizer(folder: str | os.PathLike, info: TokenizerInfo) -> Tokenizer:
     """
     if info.file is None:
         return _BytesTokenizer()
-    path = pathlib.Path(folder) / info.file
+    path = f"{folder}/{info.file}"
     try:
-        text = path.read_bytes()
+        text = open_folder(folder).read(info.file)
     except OSError as e:
         raise DataError(f"{path}: cannot read the tokenizer: {e.strerror}") from e
     if hashlib.sha256(text).hexdigest() != info.sha256:
         raise DataError(f"{path}: not the tokenizer that the manifest names (SHA-256)")
-    return _JsonTokenizer(text, info, _parse(text, str(path), DataError))
+    return _JsonTokenizer(text, info, _parse(text, path, DataError))
 
 
 def _from_json(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import logging
 import multiprocessing
+import pathlib
 
 import numpy as np
 import pytest
@@ -80,19 +81,21 @@ def test_a_plan_is_made_once_and_then_loaded(gold, documents, monkeypatch):
 def test_a_plan_cut_short_is_made_again(gold, documents):
     opened = Documents(gold(documents(0, 50, 30)), "train")
     made = load_or_make_plan(opened, 16)
-    (folder,) = (opened.folder / "packing").iterdir()
+    (folder,) = (pathlib.Path(opened.folder.path) / "packing").iterdir()
     path = folder / "document.npy"
     path.write_bytes(path.read_bytes()[:-8])
     again = load_or_make_plan(opened, 16)
     np.testing.assert_array_equal(made.document, again.document)
     assert path.stat().st_size > 128
-    assert [p.name for p in (opened.folder / "packing").iterdir()] == [folder.name]
+    assert [
+        p.name for p in (pathlib.Path(opened.folder.path) / "packing").iterdir()
+    ] == [folder.name]
 
 
 def test_a_kept_plan_with_any_byte_changed_is_made_again(gold, documents):
     opened = Documents(gold(documents(0, 50, 30)), "train")
     made = [array.copy() for array in load_or_make_plan(opened, 16)]
-    [folder] = (opened.folder / "packing").iterdir()
+    [folder] = (pathlib.Path(opened.folder.path) / "packing").iterdir()
     for path in sorted(folder.iterdir()):
         for byte in (6, path.stat().st_size // 2, path.stat().st_size - 1):
             raw = bytearray(path.read_bytes())
@@ -109,7 +112,7 @@ def test_changed_data_or_another_length_gets_a_plan_of_its_own(gold, documents):
     assert len(load_or_make_plan(opened, 16).row_begin) > len(
         load_or_make_plan(opened, 64).row_begin
     )
-    assert len(list((opened.folder / "packing").iterdir())) == 2
+    assert len(list((pathlib.Path(opened.folder.path) / "packing").iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_written_falls_back_to_the_cache_and_says_so(

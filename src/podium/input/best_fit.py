@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from podium.input.tfrecord import Documents
+from podium.storage import is_remote
 
 _PLAN_VERSION = 2
 _DIGEST_FILE = "sha256"
@@ -82,7 +83,9 @@ def load_or_make_plan(documents: Documents, seq_len: int) -> Plan:
         f"best_fit-v{_PLAN_VERSION}-{documents.split}-{seq_len}"
         f"-{documents.manifest.fingerprint[:16]}"
     )
-    folders = [documents.folder / "packing", _user_cache() / "podium" / "packing"]
+    folders = [_user_cache() / "podium" / "packing"]
+    if not is_remote(documents.folder.path):
+        folders.insert(0, pathlib.Path(documents.folder.path) / "packing")
     for folder in folders:
         if (plan := _load(folder / name)) is not None:
             return plan

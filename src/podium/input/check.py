@@ -9,7 +9,6 @@ What this can and cannot find: docs/data-format.md.
 """
 
 import hashlib
-import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,7 +25,8 @@ from podium.input.records import (
     sound_length,
     token_span,
 )
-from podium.input.tfrecord import read_at, read_index
+from podium.input.tfrecord import read_index
+from podium.storage import Folder, open_folder
 
 _NUM_THREADS = 16  # shards at a time: the work is waiting for storage
 
@@ -45,7 +45,7 @@ def check_datasets(data: DataConfig, manifests: Sequence[Manifest]) -> None:
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         found = []
         for path, manifest in zip(data.paths, manifests, strict=True):
-            folder = pathlib.Path(path)
+            folder = open_folder(path)
             _check_tokenizer(folder, manifest)
             shards = [s for split in manifest.splits.values() for s in split]
             found += [
@@ -91,13 +91,13 @@ def check_record(data: bytes, entry: Entry, manifest: Manifest, where: str) -> N
         )
 
 
-def _check_tokenizer(folder: pathlib.Path, manifest: Manifest) -> None:
+def _check_tokenizer(folder: Folder, manifest: Manifest) -> None:
     info = manifest.tokenizer
     if info.file is None:
         return
-    path = folder / info.file
+    path = f"{folder}/{info.file}"
     try:
-        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        actual = hashlib.sha256(folder.read(info.file)).hexdigest()
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     if actual != info.sha256:
@@ -108,16 +108,16 @@ def _check_tokenizer(folder: pathlib.Path, manifest: Manifest) -> None:
 
 
 def _check_shard(
-    folder: pathlib.Path, manifest: Manifest, shard: Shard, allows_damage: bool
+    folder: Folder, manifest: Manifest, shard: Shard, allows_damage: bool
 ) -> None:
     index = read_index(folder, manifest, shard)
     ends = [*index["offset"][1:].tolist(), shard.bytes]
-    path = folder / shard.file
+    path = f"{folder}/{shard.file}"
     for record in sorted({0, shard.records - 1}):
         entry: Entry = index[record].item()
         offset, num_bytes = entry[0], ends[record] - entry[0]
         try:
-            frame = read_at(path, offset, num_bytes)
+            frame = folder.read_at(shard.file, offset, num_bytes)
         except OSError as e:
             raise DataError(f"{path}: cannot be read: {e.strerror}") from e
         where = f"{path}: record {record} at byte {offset}"
@@ -131,5 +131,5 @@ def _check_shard(
         fault = frame_fault(frame, num_bytes)
         if fault and allows_damage:
             continue
-        raise_damage([Damage(str(path), record, offset, fault)] if fault else [])
+        raise_damage([Damage(path, record, offset, fault)] if fault else [])
         check_record(frame[HEADER_BYTES:-FOOTER_BYTES], entry, manifest, where)

@@ -19,7 +19,9 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from podium import storage
 from podium.errors import DataError
+from podium.storage import is_remote, open_folder
 
 FORMAT = "podium-gold"
 FORMAT_VERSION = 1
@@ -137,19 +139,24 @@ def load_manifest(folder: Folder) -> Manifest:
     there and has its size. Contents are checked by `podium.prepare --verify`. Raises
     DataError.
     """
-    folder = pathlib.Path(folder)
-    path = folder / MANIFEST_FILE
+    files = open_folder(folder)
+    path = f"{files}/{MANIFEST_FILE}"
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(files.read(MANIFEST_FILE))
     except FileNotFoundError as e:
         what, raw, output = "does not exist", "TEXT", folder
-        if folder.exists():
+        names = files.names()
+        if names or os.path.isdir(folder):
             what, raw, output = f"holds no {MANIFEST_FILE}", folder, "gold/mine"
         advice = (
             f"make one of raw text with python -m podium.prepare --input={raw} "
             f"--output={output}"
         )
-        if any(folder.glob("*.tfrecord*")):
+        if is_remote(files.path):
+            advice = (
+                "copy one made by podium.prepare there: gcloud storage cp -r D gs://…"
+            )
+        if any(".tfrecord" in name for name in names):
             what += " beside its TFRecords"
             advice = "copy the whole folder again, or prepare the data again"
         raise DataError(
@@ -164,8 +171,8 @@ def load_manifest(folder: Folder) -> Manifest:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     except (ValueError, RecursionError) as e:
         raise DataError(f"{path}: not valid JSON; prepare the data again") from e
-    manifest = _parse(tree, str(path))
-    _check_files(folder, manifest)
+    manifest = _parse(tree, path)
+    _check_files(files, manifest)
     return manifest
 
 
@@ -288,23 +295,23 @@ def _check_values(manifest: Manifest, where: str) -> None:
             raise DataError(f"{where}: {shard.file}: sources and records disagree")
 
 
-def _check_files(folder: pathlib.Path, manifest: Manifest) -> None:
+def _check_files(folder: storage.Folder, manifest: Manifest) -> None:
     shards = [s for split in manifest.splits.values() for s in split]
     expected = [(s.file, s.bytes) for s in shards] + [(s.index, None) for s in shards]
     if manifest.tokenizer.file:
         expected.append((manifest.tokenizer.file, None))
-    for name, size in expected:
-        try:
-            actual = (folder / name).stat().st_size
-        except OSError as e:
-            raise DataError(
-                f"{folder / name}: {e.strerror}, but the manifest lists it; copy the "
-                "whole folder again or prepare the data again"
-            ) from e
+    try:
+        found = folder.sizes([name for name, _ in expected])
+    except OSError as e:
+        raise DataError(
+            f"{e.filename}: {e.strerror}, but the manifest lists it; copy the "
+            "whole folder again or prepare the data again"
+        ) from e
+    for (name, size), actual in zip(expected, found, strict=True):
         if size is not None and actual != size:
             other = next((s.file for s in shards if s.bytes == actual), None)
             hint = f" (so many has {other}: were the two exchanged?)" if other else ""
             raise DataError(
-                f"{folder / name}: {actual} bytes, the manifest says {size}{hint}; copy "
+                f"{folder}/{name}: {actual} bytes, the manifest says {size}{hint}; copy "
                 "it again or prepare the data again"
             )

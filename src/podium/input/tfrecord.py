@@ -9,16 +9,18 @@ remembers the verdict. Files are read, never mapped: a mapped file that is cut s
 kills the process that looks at it.
 """
 
+import functools
 import hashlib
 import os
-import pathlib
 
 import numpy as np
 
 from podium.errors import DataError
 from podium.input.damage import Damage, raise_damage
+from podium.input.files import open_files
 from podium.input.manifest import Manifest, Shard, load_manifest
 from podium.input.records import FOOTER_BYTES, frame_fault, parse_index
+from podium.storage import Folder, open_folder
 
 _UNREAD, _SOUND, _DAMAGED = range(3)
 
@@ -35,8 +37,8 @@ class Documents:
     """
 
     def __init__(self, folder: str | os.PathLike, split: str):
-        self.folder, self.split = pathlib.Path(folder), split
-        self.manifest: Manifest = load_manifest(self.folder)
+        self.folder, self.split = open_folder(folder), split
+        self.manifest: Manifest = load_manifest(folder)
         self.shards = self.manifest.splits[split]
         self._dtype = np.dtype(self.manifest.token_dtype).newbyteorder("<")
         self.token_bytes = self._dtype.itemsize
@@ -55,7 +57,9 @@ class Documents:
         self.first_token = np.concatenate([[0], np.cumsum(self.tokens)])
         self._state = np.full(len(self.tokens), _UNREAD, np.uint8)
         self._faults: dict[int, str] = {}
-        self._files: dict[int, int] = {}
+        names = [shard.file for shard in self.shards]
+        self._files = open_files(self.folder, names)
+        self._map = self._files.map
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -84,31 +88,34 @@ class Documents:
         source = self._payload[document] + start * size
         at, length = at * size, length * size
         spans = (document, self._state[document], shard, source, at, at + length)
-        damaged = []
-        for i, (d, state, file, a, b, c) in enumerate(
-            zip(*(s.tolist() for s in spans), strict=True)
-        ):
-            if state == _SOUND:
-                # Reading lets other threads run while the disk works.
-                try:
-                    if os.preadv(self._files[file], (out[b:c],), a) == c - b:
-                        continue
-                    fault = "the file was cut short while it was read"
-                except OSError as e:
-                    fault = f"cannot be read: {e.strerror}"
-                self._condemn(d, fault)
-            elif state == _UNREAD and (frame := self._first_read(d, file)):
-                a -= int(self._offset[d])
-                out[b:c] = frame[a : a + c - b]
-                continue
-            out[b:c] = bytes(c - b)
-            damaged.append(i)
-        return damaged
+        columns = [s.tolist() for s in spans]
+        sound = self._map(functools.partial(self._copy_span, out), *columns)
+        return [i for i, is_sound in enumerate(sound) if not is_sound]
+
+    def _copy_span(
+        self, out: memoryview, d: int, state: int, file: int, a: int, b: int, c: int
+    ) -> bool:
+        """out[b:c] = bytes from a on of a file; 0s, and False, if d is damaged."""
+        if state == _SOUND:
+            # Reading lets other threads run while the disk works.
+            try:
+                if self._files.read_into(file, out[b:c], a) == c - b:
+                    return True
+                fault = "the file was cut short while it was read"
+            except OSError as e:
+                fault = f"cannot be read: {e.strerror}"
+            self._condemn(d, fault)
+        elif state == _UNREAD and (frame := self._first_read(d, file)):
+            a -= int(self._offset[d])
+            out[b:c] = frame[a : a + c - b]
+            return True
+        out[b:c] = bytes(c - b)
+        return False
 
     def damage(self, document: int) -> Damage:
         """What is wrong with a document that `copy` found damaged."""
         (shard,), (record,) = self.locate(np.array([document]))
-        file = str(self.folder / self.shards[shard].file)
+        file = f"{self.folder}/{self.shards[shard].file}"
         byte, fault = int(self._offset[document]), self._faults[document]
         return Damage(file, int(record), byte, fault)
 
@@ -133,7 +140,7 @@ class Documents:
         tokens, payload = int(self.tokens[document]), int(self._payload[document])
         num_bytes = payload + tokens * self.token_bytes + FOOTER_BYTES - offset
         try:
-            frame = _read(self._file(shard), num_bytes, offset)
+            frame = self._files.read(shard, num_bytes, offset)
         except OSError as e:
             return self._condemn(document, f"cannot be read: {e.strerror}")
         if fault := frame_fault(frame, num_bytes):
@@ -152,29 +159,20 @@ class Documents:
         self._faults[document] = fault
         self._state[document] = _DAMAGED  # last: who sees it finds the fault
 
-    def _file(self, shard: int) -> int:
-        """The open file of a shard. Raises OSError."""
-        if shard not in self._files:
-            path = self.folder / self.shards[shard].file
-            self._files[shard] = os.open(path, os.O_RDONLY)
-        return self._files[shard]
 
-
-def read_index(
-    folder: str | os.PathLike, manifest: Manifest, shard: Shard
-) -> np.ndarray:
+def read_index(folder: Folder, manifest: Manifest, shard: Shard) -> np.ndarray:
     """The index of a shard, [records] of INDEX_DTYPE; it is the one that was written.
 
     Its entries lie in the file, without gaps. Raises DataError.
     """
-    path = pathlib.Path(folder) / shard.index
+    path = f"{folder}/{shard.index}"
     try:
-        raw = path.read_bytes()
+        raw = folder.read(shard.index)
     except OSError as e:
         raise DataError(f"{path}: cannot read the index: {e.strerror}") from e
     index = parse_index(
         raw,
-        str(path),
+        path,
         token_bytes=np.dtype(manifest.token_dtype).itemsize,
         records=shard.records,
         file_bytes=shard.bytes,
@@ -197,20 +195,3 @@ def read_index(
             "it again or prepare the data again"
         )
     return index
-
-
-def read_at(path: pathlib.Path, offset: int, num_bytes: int) -> bytes:
-    """What a file holds there: less than asked for only at its end. Raises OSError."""
-    with path.open("rb") as file:
-        return _read(file.fileno(), num_bytes, offset)
-
-
-def _read(fd: int, num_bytes: int, offset: int) -> bytes:
-    """What the file holds there: less than asked for only at its end."""
-    data = os.pread(fd, num_bytes, offset)
-    while data and len(data) < num_bytes:  # one call gives 2 GiB at most
-        more = os.pread(fd, num_bytes - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data
