@@ -34,6 +34,7 @@ def test_data_and_checkpoints_in_a_bucket(tmp_path):
             f"--config={tmp_path / 'config.py'}",
             f"--workdir={tmp_path / name}",
             f"--config.data.paths={data}",
+            "--config.optim.schedule.kind=constant",  # whatever the number of steps
             *more,
         )
 
