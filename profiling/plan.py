@@ -153,6 +153,7 @@ def make_plan(
     plan["hbm_bytes"] = hbm.split(parts, compiled.hlo, compiled.peak_bytes)
     plan["host_bytes"] = hbm.on_host(parts, compiled.host_bytes)
     plan |= _speed(cfg, where, parts, compiled)
+    plan["verification_share"] = _verification(cfg)
     return plan | _price(plan, where, tokens or 20.0 * params)
 
 
@@ -216,8 +217,15 @@ def _speed(
     }
 
 
+def _verification(cfg: TrainConfig) -> float:
+    """Of the time of steps, what checks of the hardware take beside them: two steps."""
+    every = cfg.faults.verify_every_steps
+    return 0.0 if every is None else 2.0 / every
+
+
 def _price(plan: dict[str, Any], where: Slice, tokens: float) -> dict[str, Any]:
     secs = tokens / plan["tokens_per_step"] * plan["step_secs"]
+    secs *= 1 + plan["verification_share"]
     usd = secs / 3600 * where.num_chips * where.chip.usd_per_chip_hour
     return {
         "tokens_budget": tokens,
@@ -308,6 +316,10 @@ def _print(plan: dict[str, Any]) -> None:
         f"{_usd(plan['usd_for_budget'])} at {plan['usd_per_chip_hour']} a chip-hour "
         f"({_usd(plan['usd_per_billion_tokens'])} per billion tokens)"
     )
+    if share := plan["verification_share"]:
+        print(
+            f"In these, faults.verify_every_steps: {share:.2%} of the time of the steps"
+        )
     if plan["unknown_kernels"]:
         print(f"Not in the bound, cost unknown: {', '.join(plan['unknown_kernels'])}")
     print_collectives(plan["collectives_alike"])

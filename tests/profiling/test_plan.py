@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The planner through its command line, with the real TPU compiler on a tiny model."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -12,7 +13,10 @@ import sys
 import pytest
 
 from podium.aot import compile as aot
+from podium.aot.chips import parse_slice
+from podium.config import TrainConfig
 from podium.errors import ConfigError
+from profiling.plan import _price, _verification
 
 # libtpu takes 700 MB, so it is an extra; .ci/run installs it for these tests.
 needs_compiler = pytest.mark.skipif(
@@ -207,3 +211,17 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
 )
 def test_the_compilers_refusal_says_how_much_was_needed(message, gib):
     assert aot.needed_bytes(message) == pytest.approx(gib * 2**30, rel=1e-6)
+
+
+def test_checks_of_the_hardware_are_in_the_price():
+    cfg = TrainConfig()
+    assert _verification(cfg) == 0.0
+    faults = dataclasses.replace(cfg.faults, verify_every_steps=100)
+    share = _verification(dataclasses.replace(cfg, faults=faults))
+    assert share == 0.02  # two steps of every hundred
+    where, step = parse_slice("v5e-4"), {"tokens_per_step": 100, "step_secs": 1.0}
+    plain = _price({**step, "verification_share": 0.0}, where, 1e6)
+    checked = _price({**step, "verification_share": share}, where, 1e6)
+    assert plain["days_for_budget"] == pytest.approx(1e4 / 86400)
+    for name in ("days_for_budget", "usd_for_budget", "usd_per_billion_tokens"):
+        assert checked[name] == pytest.approx(1.02 * plain[name])
