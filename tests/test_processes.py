@@ -3,6 +3,7 @@
 """Several processes for real, over gloo: the same run as one process."""
 
 import argparse
+import os
 import pathlib
 import signal
 import socket
@@ -16,6 +17,7 @@ from podium import processes, resume
 from podium.errors import ConfigError
 from podium.trainer.events import read_events
 from podium.trainer.metrics import read_metrics
+from tests.trainer.test_maintenance import serving
 
 CONFIG = """
 from podium.config import SampleConfig
@@ -61,7 +63,9 @@ def home(tmp_path_factory) -> pathlib.Path:
 PATIENT = "--config.peer_secs=300"
 
 
-def start(home, run, *more, text="text", num_processes=1) -> list[subprocess.Popen]:
+def start(
+    home, run, *more, text="text", num_processes=1, last_env=None
+) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -80,6 +84,7 @@ def start(home, run, *more, text="text", num_processes=1) -> list[subprocess.Pop
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | (last_env or {} if i == num_processes - 1 else {}),
         )
         for i in range(num_processes)
     ]
@@ -134,14 +139,21 @@ def is_named(workdir, number):
     return number in {table["slowest"] for table in tables}
 
 
-def test_a_signal_to_one_process_stops_all_after_the_same_step(home):
-    running = start(
-        home, "stop", *MESHES[2], "--config.num_steps=5000", num_processes=2
-    )
-    rows = home / "stop" / "metrics.jsonl"
-    while not rows.exists() or len(rows.read_text().splitlines()) < 4:
+def steps_of(workdir):
+    return [row["step"] for row in read_metrics(workdir) if "loss" in row]
+
+
+def wait_for_step(workdir, step, running):
+    rows = workdir / "metrics.jsonl"
+    while not rows.exists() or max(steps_of(workdir), default=0) < step:
         assert all(process.poll() is None for process in running)
         time.sleep(0.1)
+
+
+def test_a_signal_or_notice_to_one_process_stops_all_after_the_same_step(home):
+    long = (*MESHES[2], "--config.num_steps=5000")
+    running = start(home, "stop", *long, num_processes=2)
+    wait_for_step(home / "stop", 4, running)
     until = time.monotonic() + 120
     while not is_named(home / "stop", 1) and time.monotonic() < until:
         for number in (signal.SIGSTOP, signal.SIGCONT):  # held up half of the time
@@ -155,11 +167,17 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(home):
     assert (home / "stop" / "checkpoints" / str(stop["step"])).is_dir()
     assert is_named(home / "stop", 1)
     assert "the others wait for process 1 on" in told[0][2]
-    more = f"--config.num_steps={stop['step'] + 2}"
-    told = ends(start(home, "stop", *MESHES[2], more, num_processes=2))
-    assert [code for code, _, _ in told] == [0, 0], told
-    steps = [row["step"] for row in read_metrics(home / "stop") if "loss" in row]
-    assert steps == list(range(1, stop["step"] + 3))
+    # The same run goes on, until the second host is told that it will end.
+    with serving() as server:
+        where = {"GCE_METADATA_HOST": f"127.0.0.1:{server.server_port}"}
+        running = start(home, "stop", *long, num_processes=2, last_env=where)
+        wait_for_step(home / "stop", stop["step"] + 2, running)
+        server.values["maintenance-event"] = "TERMINATE_ON_HOST_MAINTENANCE"
+        told = ends(running)
+    assert [code for code, _, _ in told] == [75, 75], told
+    stops = [e for e in read_events(home / "stop") if e["event"] == "stop"]
+    assert steps_of(home / "stop") == list(range(1, stops[1]["step"] + 1))
+    assert (home / "stop" / "checkpoints" / str(stops[1]["step"])).is_dir()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A metadata server on this machine says that the host goes."""
 
+import contextlib
 import http.server
 import signal
 import threading
@@ -47,13 +48,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(monkeypatch):
+@contextlib.contextmanager
+def serving():
     with Server() as found:
         threading.Thread(target=found.serve_forever, daemon=True).start()
-        monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{found.server_port}")
         yield found
         found.shutdown()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with serving() as found:
+        monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{found.server_port}")
+        yield found
 
 
 def wait_for(ready):
