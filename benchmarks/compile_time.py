@@ -163,7 +163,7 @@ def measure(case: Case) -> dict[str, Any]:
     parts = setup(case.config(), devices)
     lowered = aot.lower(parts)
     marks.append(_cpu_secs())
-    options = compiler_options(devices[0])
+    options = compiler_options(parts.mesh)
     try:
         compiled = lowered.compile(compiler_options=options or None)
         memory = compiled.memory_analysis()

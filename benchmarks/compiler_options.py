@@ -97,14 +97,14 @@ def compiled(trial: Run, changes: dict[str, str | None]) -> Roofline:
 
     where = parse_slice(trial.topology)
     devices = aot.devices(where)
-    options = dict(compiler_options(devices[0]))
+    parts = setup(trial.config(), devices=devices)
+    options = dict(compiler_options(parts.mesh))
     for key, value in changes.items():
         if value is None:
             options = {k: v for k, v in options.items() if key not in k}
         else:
             options[key] = value
-    parts = setup(trial.config(), devices=devices)
-    text = aot.compile_step(aot.lower(parts), where, options).hlo
+    text = aot.compile_step(parts, where, options).hlo
     network = Network.of(where, list(parts.mesh.devices.flat))
     return roofline(read(text), network)
 

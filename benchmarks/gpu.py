@@ -165,7 +165,7 @@ def run_podium(case: Case, windows: int) -> dict[str, Any]:
     device = jax.devices()[0]
     parts, batch, lowered = lower(case)
     cfg = parts.cfg
-    step = lowered.compile(compiler_options=compiler_options(device) or None)
+    step = lowered.compile(compiler_options=compiler_options(parts.mesh) or None)
     compile_secs = time.perf_counter() - start
     state = init_state(cfg.model, 0, parts.optimizer, parts.layout)
     batch = jax.device_put(batch, batch_sharding(parts.rules))

@@ -74,7 +74,7 @@ def rows(topology: str, kinds: Sequence[Quantization]) -> None:
     for quantization in (None, *kinds):
         cfg = config(quantization, where.num_devices)
         parts = setup(cfg, devices=aot.devices(where))
-        compiled = aot.compile_step(aot.lower(parts), where)
+        compiled = aot.compile_step(parts, where)
         network = Network.of(where, list(parts.mesh.devices.flat))
         times = roofline(read(compiled.hlo), network).times
         plain = plain or times.step_secs

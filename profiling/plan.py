@@ -138,7 +138,7 @@ def make_plan(
     plan["mesh"] = {k: v for k, v in parts.mesh.shape.items() if v > 1}
     with progress(f"plan: compiling the step for {where.name}"):
         try:
-            compiled = aot.compile_step(aot.lower(parts), where)
+            compiled = aot.compile_step(parts, where)
         except aot.DoesNotFitError as error:
             plan["hbm_bytes_per_chip"] = (
                 error.needed_bytes * where.chip.devices_per_chip

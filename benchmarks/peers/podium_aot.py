@@ -35,7 +35,7 @@ def main() -> None:
         "params": aot_result.count(parts.layout.shapes.params),
         "dtypes": aot_result.dtypes(parts.layout.abstract()),
     }
-    options = compiler_options(devices[0])
+    options = compiler_options(parts.mesh)
     compiled = aot.lower(parts).compile(compiler_options=options or None)
     aot_result.write(out, compiled, facts)
 

@@ -190,7 +190,7 @@ def _compiled(
     grid = Grid.of(parts.mesh, [slices[d] for d in parts.mesh.devices.flat])
     if where:
         with progress(f"sharding_report: compiling the step for {where.name}"):
-            step = aot.compile_step(aot.lower(parts), where)
+            step = aot.compile_step(parts, where)
         # Of its arguments and temporaries the TPU compiler lets some share their place.
         text, used = step.hlo, step.peak_bytes
         program = hlo.read(text)

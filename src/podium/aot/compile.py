@@ -77,11 +77,12 @@ def lower(parts: Any) -> Any:
 
 
 def compile_step(
-    lowered: Any, where: Slice, options: dict[str, str] | None = None
+    parts: Any, where: Slice, options: dict[str, str] | None = None
 ) -> Compiled:
-    """Compiles, or reads an earlier result. Raises DoesNotFitError."""
+    """The step of a Setup, compiled, or an earlier result. Raises DoesNotFitError."""
+    lowered = lower(parts)
     if options is None:
-        options = compiler_options(devices(where)[0])
+        options = compiler_options(parts.mesh)
     kept = _cache_path(lowered, where, options)
     if kept.exists():
         return _read(kept)

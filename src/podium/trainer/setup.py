@@ -52,7 +52,7 @@ class Setup:
     def compile_step(self) -> StepFn:
         """The step compiled ahead of time; takes no memory, may run in a thread."""
         lowered = self.train_step.lower(*self.arguments())
-        options = compiler_options(self.mesh.devices.flat[0])
+        options = compiler_options(self.mesh)
         return lowered.compile(compiler_options=options or None)
 
     @property
