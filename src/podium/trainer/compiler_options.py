@@ -6,7 +6,10 @@ The trainer and the planner compile with the same options, so that a plan is a p
 the step that runs.
 """
 
-from jax.sharding import Mesh
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the planner sets jax's platform before it is imported
+    from jax.sharding import Mesh
 
 _SC = "xla_tpu_enable_sparse_core_collective_offload"
 # The SparseCores move the data while the core computes. Without them gathers stop it,
@@ -52,7 +55,7 @@ TPU_OPTIONS: dict[str, dict[str, str]] = {
 _PIPELINE = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
-def compiler_options(mesh: Mesh) -> dict[str, str]:
+def compiler_options(mesh: "Mesh") -> dict[str, str]:
     """XLA's options for a step on this mesh; {} where none help."""
     device = mesh.devices.flat[0]
     is_pipeline = device.platform == "tpu" and mesh.shape.get("stage", 1) > 1
