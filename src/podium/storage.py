@@ -10,6 +10,7 @@ import abc
 import base64
 import contextlib
 import errno
+import logging
 import os
 import re
 import shutil
@@ -178,6 +179,8 @@ class _Bucket(Folder):
                 f"{path}: buckets need gcsfs; install podium with the extra: "
                 "uv sync --extra gcs"
             ) from error
+        # It logs the error, with a stack, that we get and say in a line.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         # Shared by all folders; what it lists must not be remembered, as Orbax writes
         # past it.
         self._fs: Any = gcsfs.GCSFileSystem(use_listings_cache=False)
