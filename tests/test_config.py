@@ -269,6 +269,12 @@ def test_an_interruption_and_a_full_machine_are_one_line(capsys):
     assert outcome(fails_with(full)) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("OutOfMemory: Out of memory allocating 9 bytes. Lower")
+    # As a write says it: without the file's name.
+    assert outcome(fails_with(OSError(28, "No space left on device"))) == 1
+    shown = capsys.readouterr().err
+    assert shown == (
+        "DiskFull: No space left on device; make room and run the same again\n"
+    )
     assert shown.count("\n") == 1
     assert outcome(fails_with(PermissionError(13, "Permission denied", "/x"))) == 1
     assert capsys.readouterr().err == "PermissionError: /x: Permission denied\n"

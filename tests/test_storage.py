@@ -88,6 +88,7 @@ def test_what_is_refused_is_told_from_what_is_damaged(error, says):
     assert is_refusal(around) == says
 
 
-def test_another_kind_of_address_is_refused():
-    with pytest.raises(ConfigError, match="s3://b: expected a folder or gs://"):
-        open_folder("s3://b")
+@pytest.mark.parametrize("address", ["s3://b", "gs://", "gs:///"])
+def test_another_kind_of_address_is_refused(address):
+    with pytest.raises(ConfigError, match=f"{address}: expected a folder or gs://"):
+        open_folder(address)

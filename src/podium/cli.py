@@ -9,6 +9,7 @@ No jax here: `--help` and a config typo are answered before anything heavy is im
 
 import argparse
 import difflib
+import errno
 import importlib.util
 import json
 import linecache
@@ -201,6 +202,9 @@ def _machine_failure(error: Exception) -> str | None:
             "data.seq_len, raise grad_accum_steps, set model.remat=full, or split over "
             "more devices (mesh.fsdp, mesh.tensor)"
         )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" for {error.filename}" if error.filename else ""
+        return f"DiskFull: {error.strerror}{where}; make room and run the same again"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{type(error).__name__}: {error.filename}: {error.strerror}"
     return None

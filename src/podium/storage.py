@@ -96,7 +96,7 @@ def open_folder(path: str | os.PathLike) -> Folder:
     Raises ConfigError on another kind of address.
     """
     text = str(path)
-    if text.startswith("gs://"):
+    if text.startswith("gs://") and text.strip("/") != "gs:":
         return _Bucket(text.rstrip("/"))
     if "://" in text:
         raise ConfigError(f"{text}: expected a folder or gs://BUCKET/PATH")
