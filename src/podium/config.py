@@ -287,10 +287,16 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProfileConfig:
-    """A trace for XProf, written to D/traces."""
+    """Traces for XProf, written to D/traces."""
 
     steps: str | None = setting(
         None, "first:last, last excluded, e.g. 10:15; None: off", unit="steps"
+    )
+    port: int | None = setting(
+        None,
+        "where XProf captures from the running job, plus the process number; None: off",
+        low=1024,
+        high=65535,
     )
 
     def __post_init__(self):
@@ -377,7 +383,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = setting(CheckpointConfig(), "saves")
     eval: EvalConfig | None = setting(EvalConfig(), "held-out loss; None: off")
     log_every_steps: int = setting(10, "interval of metrics", unit="steps", low=1)
-    profile: ProfileConfig = setting(ProfileConfig(), "trace window")
+    profile: ProfileConfig = setting(ProfileConfig(), "traces")
     peer_secs: int = setting(
         30,
         "of several processes, one that is silent this long is lost, and all leave",

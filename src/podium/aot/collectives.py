@@ -84,7 +84,7 @@ def table(
         network = "host" if is_copy else "DCN" if row.crosses_slices else "ICI"
         key = (
             *(row.kind, row.num_bytes, row.mesh_axes, row.group_size, network),
-            *(row.is_async, _phase(row.op_name), _part(row, sources), row.num_arrays),
+            *(row.is_async, phase_of(row.op_name), _part(row, sources), row.num_arrays),
         )
         alike.setdefault(key, []).append(row)
     rows = [_row(key, same, sources, has_times) for key, same in alike.items()]
@@ -98,7 +98,7 @@ def _row(
     key: tuple, same: Sequence[CollectiveRow], sources: dict[int, Source], timed: bool
 ) -> Row:
     kind, num_bytes, axes, size, network, is_async, phase, part, num_arrays = key
-    places = (_source(row.stack_frame, sources) for row in same)
+    places = (source_of(row.stack_frame, sources) for row in same)
     secs, exposed, between = (
         sum(getattr(row, name) for row in same)
         for name in ("secs", "exposed_secs", "between_secs")
@@ -128,7 +128,7 @@ def _row(
     )
 
 
-def _phase(op_name: str) -> str:
+def phase_of(op_name: str) -> str:
     """Which part of a step an operation belongs to, by jax's names."""
     if "rematted_computation" in op_name:
         return "recompute"
@@ -140,12 +140,12 @@ def _phase(op_name: str) -> str:
 
 
 def _part(row: CollectiveRow, sources: dict[int, Source]) -> str:
-    if source := _source(row.stack_frame, sources):
+    if source := source_of(row.stack_frame, sources):
         return part_of(source.function, source.file)
     return row.op_name.rpartition("/")[2]
 
 
-def _source(frame: int, sources: dict[int, Source]) -> Source | None:
+def source_of(frame: int, sources: dict[int, Source]) -> Source | None:
     """The innermost line of this library that is no helper."""
     while frame in sources:
         source = sources[frame]

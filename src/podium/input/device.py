@@ -16,6 +16,10 @@ import numpy as np
 
 from podium.input.batch import Batch
 
+# What the host does here, by name in traces.
+WAIT = "podium: wait for batch"
+TO_DEVICE = "podium: batch to devices"
+
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
@@ -44,7 +48,9 @@ class Feed:
 
         The arrays never share memory with `batch`, which may be written over at once.
         """
-        return Batch(*map(self._global_array, batch))
+        num_bytes = sum(field.nbytes for field in batch)
+        with jax.profiler.TraceAnnotation(TO_DEVICE, bytes=num_bytes):
+            return Batch(*map(self._global_array, batch))
 
     def _global_array(self, local: np.ndarray) -> jax.Array:
         # On a CPU device jax may take a NumPy array's memory as its own.
@@ -88,7 +94,8 @@ class Prefetcher(Iterator[tuple[int, Batch, float]]):
     def __next__(self) -> tuple[int, Batch, float]:
         if self._is_closed:
             raise StopIteration
-        item, wait_secs = self._next()
+        with jax.profiler.TraceAnnotation(WAIT):
+            item, wait_secs = self._next()
         self._room.release()
         if isinstance(item, BaseException):
             self.close()

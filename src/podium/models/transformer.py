@@ -93,9 +93,11 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
         """Training and scoring: whole rows at once. Also how experts were chosen."""
         x_BTD = checkpoint_name(x_BTD, BLOCK_INPUT)
-        inside_BTD = shard(self.attention_norm(x_BTD), *INSIDE)
-        x_BTD = self._add_attention(x_BTD, self.attention(inside_BTD, rows))
-        return self._add_mlp(x_BTD, rows)
+        with jax.named_scope("attention"):
+            inside_BTD = shard(self.attention_norm(x_BTD), *INSIDE)
+            x_BTD = self._add_attention(x_BTD, self.attention(inside_BTD, rows))
+        with jax.named_scope("mlp"):
+            return self._add_mlp(x_BTD, rows)
 
     def decode(
         self, x_BTD: Array, rows: Rows, cache: LayerCache
@@ -256,8 +258,9 @@ def run_layers(
     if is_scanned:
         return jax.lax.scan(step, x_BTD, layers)
     routings = []
-    for layer in unstack(layers, num):
-        x_BTD, routing = step(x_BTD, layer)
+    for i, layer in enumerate(unstack(layers, num)):
+        with jax.named_scope(str(i)):
+            x_BTD, routing = step(x_BTD, layer)
         routings.append(routing)
         # Without it XLA sums the later residuals anew in every layer's fusions.
         x_BTD = jax.lax.optimization_barrier(x_BTD)
@@ -357,14 +360,14 @@ class Transformer(nnx.Module):
         layers, axes = nnx.to_pure_dict(params), stack_axes(self.cfg, name)
 
         def run(layers: Any, part: Flow) -> tuple[Array, dict]:
-            return run_layers(
-                graphdef,
-                layers,
-                len(jax.tree.leaves(layers)[0]),
-                part.x_BTD,
-                self._rows(part.positions_BT, part.segment_ids_BT),
-                is_scanned=self.cfg.layer_loop == "scan",
-            )
+            num = len(jax.tree.leaves(layers)[0])
+            rows = self._rows(part.positions_BT, part.segment_ids_BT)
+            is_scanned = self.cfg.layer_loop == "scan"
+            # profiling.trace finds the layers by this name.
+            with jax.named_scope(name):
+                return run_layers(
+                    graphdef, layers, num, part.x_BTD, rows, is_scanned=is_scanned
+                )
 
         plan = schedule(self.cfg.pipeline, current_rules(), len(flow.x_BTD))
         if plan is not None and "layers" in axes:
@@ -445,8 +448,8 @@ class Transformer(nnx.Module):
         return self.final_norm(x_BTD), KVCache(blocks, positions_BS, length)
 
     def _embed(self, tokens_BT: Array, positions_BT: Array) -> Array:
-        x_BTD = self.embed(tokens_BT, positions_BT)
-        return shard(x_BTD, *RESIDUAL)
+        with jax.named_scope("embed"):
+            return shard(self.embed(tokens_BT, positions_BT), *RESIDUAL)
 
     def _rows(self, positions_BT: Array, segment_ids_BT: Array | None) -> Rows:
         rope, dim = self.cfg.position, self.cfg.attention.rope_dim

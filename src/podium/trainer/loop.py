@@ -32,7 +32,7 @@ from podium.trainer.faults import Faults, Rewind
 from podium.trainer.hosts import HostTimes
 from podium.trainer.maintenance import Maintenance
 from podium.trainer.metrics import Metrics
-from podium.trainer.profile import TraceWindow
+from podium.trainer.profile import EVALUATION, SAVE, TraceWindow
 from podium.trainer.progress import Progress
 from podium.trainer.reporter import Reporter
 from podium.trainer.saving import Saver
@@ -157,7 +157,7 @@ class Trainer:
         stream = self._open(self.first_step)
         # Reading begins here: batches arrive while the state is made.
         with (
-            TraceWindow(cfg.profile, self.workdir) as trace,
+            TraceWindow(cfg.profile, self.workdir, self.progress.say) as trace,
             self._metrics() as metrics,
         ):
             with prefetch(stream, self.feed) as batches:
@@ -201,9 +201,14 @@ class Trainer:
                         self._verify(step, state, batch)
                     reporter.restart_clock()
                 trace.before(step)
-                state, values = self.train_step(state, batch)
+                with trace.step(step):
+                    state, values = self.train_step(state, batch)
                 reporter.add(step, values, wait_secs)
-                trace.after(step, values)
+                if trace.ends_with(step):
+                    reporter.flush()
+                    with self.watchdog.during("trace"):
+                        trace.stop()
+                    reporter.restart_clock()
                 is_stopping = self.stopping.reached(step)
                 is_end = is_stopping or step == self.cfg.num_steps
                 self.saver.poll(reporter.mean_secs)
@@ -306,7 +311,8 @@ class Trainer:
         """Notes for how long saving kept the loop from the next step."""
         start = time.monotonic()
         try:
-            yield
+            with jax.profiler.TraceAnnotation(SAVE):
+                yield
         finally:
             secs = round(time.monotonic() - start, 3)
             self.events.add("checkpoint", step=step, secs=secs)
@@ -347,7 +353,10 @@ class Trainer:
             )
         )
         params = state.params if state.ema is None else state.ema
-        with prefetch(stream, self.feed) as batches:
+        with (
+            jax.profiler.TraceAnnotation(EVALUATION),
+            prefetch(stream, self.feed) as batches,
+        ):
             result = evaluate(self.eval_step, params, (b for _, b, _ in batches))
         self.damage.note(stream.take_damaged(), step)
         self.eval_loss = result["eval_loss"]

@@ -44,8 +44,12 @@ def make_train_step(
     """
 
     step = step_with_gradients(cfg, model, optimizer, schedule, rules, state_layout)
+
+    def train_step(state: TrainState, batch: Batch):  # its name is the program's
+        return step(state, batch)[:2]
+
     return jax.jit(
-        lambda state, batch: step(state, batch)[:2],
+        train_step,
         donate_argnums=0,
         in_shardings=(state_layout.shardings, batch_sharding(rules)),
         out_shardings=(state_layout.shardings, None),
@@ -71,9 +75,10 @@ def step_with_gradients(
             layers = layer_norms(grads, tuple(layer_stacks(cfg.model)))
             grad_norm = optax.tree.norm(layers)
             verdict = judge(cfg.faults, state.recent, loss, grad_norm)
-            params, opt_state = update(
-                grads, state.opt_state, state.params, verdict.is_skipped
-            )
+            with jax.named_scope("optimizer"):
+                params, opt_state = update(
+                    grads, state.opt_state, state.params, verdict.is_skipped
+                )
             loads = jax.tree.map(
                 lambda load: jnp.where(verdict.is_skipped, 0.0, load), loads
             )
@@ -174,7 +179,8 @@ def _forward(
     order = net.order(batch.tokens.shape[1])
     batch = Batch(*(shard(in_order(x, order), "batch", "length") for x in batch))
     hidden_BTD, routings = net.ordered(batch.tokens, batch.positions, batch.segment_ids)
-    sums = loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
+    with jax.named_scope("loss"):
+        sums = loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
     balance, loads = summed(cfg.model, routings)
     return dataclasses.replace(sums, balance=balance), loads
 
