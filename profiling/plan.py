@@ -18,6 +18,7 @@ from podium.aot import compile as aot
 from podium.aot.chips import Slice, parse_slice
 from podium.aot.progress import progress
 from podium.config import TrainConfig
+from profiling import plan_cache
 
 _EXAMPLE = """examples:
   python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
@@ -85,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
         from profiling.proposal import propose
 
         plan["proposal"] = propose(cfg, where, plan["hbm_bytes_per_chip"])
+    plan_cache.save(cfg, where.name, plan)  # for launch.vertex
     print(json.dumps(plan, indent=2)) if args.json else _print(plan)
     return 0 if plan["fits"] else cli.EXIT_FAILED
 

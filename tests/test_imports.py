@@ -13,7 +13,7 @@ from podium import cli
 ROOT = pathlib.Path("src/podium")
 # Who may import whom: folder or file -> what it may name. Read it top to bottom.
 BASE = {"config", "config_dict", "config_model", "config_override", "config_remat"}
-BASE |= {"config_quantization", "errors", "cli"}
+BASE |= {"config_launch", "config_quantization", "errors", "cli"}
 ALLOWED = {
     "sharding": BASE | {"sharding"},
     "models": BASE | {"sharding", "models"},
@@ -24,7 +24,7 @@ ALLOWED = {
 }
 WITHOUT_JAX = [
     *("config", "config_dict", "config_model", "config_override", "config_remat"),
-    *("config_quantization", "config_setting"),
+    *("config_launch", "config_quantization", "config_setting"),
     *("errors", "cli", "platforms", "resume", "processes", "storage", "checksums"),
     "skipped_batches",
 ]

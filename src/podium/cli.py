@@ -109,6 +109,14 @@ def parse(
     parser: Parser, argv: Sequence[str]
 ) -> tuple[argparse.Namespace, TrainConfig]:
     """Parses a command line with `add_config` and returns the checked config."""
+    args, overrides = parse_overrides(parser, argv)
+    return args, load_config(args.config, overrides)
+
+
+def parse_overrides(
+    parser: Parser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parses a command line with `add_config`: the flags, and setting -> text."""
     args, rest = parser.parse_known_args(argv)
     if args.config_help:
         print_settings()
@@ -121,7 +129,7 @@ def parse(
         overrides[key.removeprefix("--config.")] = value
     if not args.config:
         parser.error("--config is missing, e.g. --config=configs/quickstart.py")
-    return args, load_config(args.config, overrides)
+    return args, overrides
 
 
 def load_config(path: str, overrides: dict[str, str] | None = None) -> TrainConfig:
@@ -188,7 +196,7 @@ def print_settings() -> None:
     table.add_column("meaning", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)  # a meaning may hold [PATH]
 
 
 def _machine_failure(error: Exception) -> str | None:

@@ -14,6 +14,7 @@ import math
 import re
 from typing import Literal
 
+from podium.config_launch import LaunchConfig
 from podium.config_model import LearnedPositionConfig, ModelConfig
 from podium.config_setting import setting
 from podium.errors import ConfigError
@@ -395,6 +396,7 @@ class TrainConfig:
         WatchdogConfig(), "ends a run that hangs; None: off"
     )
     sample: SampleConfig | None = setting(None, "text at the end; None: off")
+    launch: LaunchConfig | None = setting(None, "machines in Google Cloud; None: here")
 
     def __post_init__(self):
         if self.global_batch_seqs % self.grad_accum_steps:

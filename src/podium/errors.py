@@ -34,6 +34,10 @@ class StorageError(PodiumError):
     """A bucket that refuses, or a disk that is full."""
 
 
+class CloudError(PodiumError):
+    """A service of Google Cloud that refuses, or something that failed there."""
+
+
 class DivergedError(PodiumError):
     """A run whose loss or weights are no longer numbers."""
 

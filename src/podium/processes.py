@@ -7,6 +7,8 @@ each other; anywhere else the command says where the first one listens:
 
     --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
+Where they find each other, --num_processes=N alone says how many there must be.
+
 What one must decide for all (where a run continues, whether its data is there) the
 first process decides, the others take over its answer. No jax unless there are several.
 """
@@ -100,8 +102,14 @@ def join(args: argparse.Namespace, peer_secs: int) -> Processes:
     One that sends no sign of life for `peer_secs` is lost to the others.
     """
     flags = (args.coordinator, args.num_processes, args.process_id)
-    if flags == (None, None, None):
-        return _found(peer_secs) if _may_be_one_of_many() else Processes()
+    if flags == (None, args.num_processes, None):
+        found = _found(peer_secs) if _may_be_one_of_many() else Processes()
+        if args.num_processes not in (None, found.count):
+            raise ConfigError(
+                f"--num_processes={args.num_processes}, but {found.count} found each "
+                "other here; say who they are: --coordinator=HOST:PORT --process_id=I"
+            )
+        return found
     coordinator, count, index = _checked(*flags)
     if count == 1:
         return Processes()

@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "faults",
     "peer_secs",
     "watchdog",
+    "launch",
     "loss.chunk_tokens",
     "optim.state_memory",
     "model.remat",

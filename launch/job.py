@@ -1,0 +1,190 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What runs on each host of a job: podium.train, with what the cloud gives filled in.
+
+python -m launch.job --run=NAME --hosts=4 --config=configs/X.py
+
+Checkpoints go to AIP_CHECKPOINT_DIR, the rest of the run folder is kept beside them and
+brought back at the next start, and data on gs:// is read where it is mounted or copied
+to the disk. SIGTERM is handed on; a run that was stopped after saving ends in a way that
+makes Vertex AI start the job again.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch import peers
+from launch.follow import RUN_FOLDER
+from launch.mirror import Mirror
+from launch.source import SOURCE_FILE
+from podium import cli
+from podium.errors import ConfigError
+from podium.storage import is_remote, open_folder
+
+_EXAMPLE = """example:
+  python -m launch.job --run=mine --hosts=1 --folder=gs://my-bucket/runs/mine \\
+      --config=configs/quickstart.py
+
+launch.vertex makes this the command of its jobs. Exit codes are those of podium.train,
+but for 75, saved and to be continued, which becomes 134: Vertex AI takes that for a
+passing fault and starts the job again.
+"""
+EXIT_TRY_AGAIN = 134  # 128 + SIGABRT: tried again up to 3 times
+_MOUNT = Path("/gcs")  # where Vertex AI mounts every bucket
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    parser = cli.Parser(
+        prog="python -m launch.job",
+        description="One host of a job in Google Cloud.",
+        epilog=_EXAMPLE,
+    )
+    cli.add_config(parser)
+    parser.add_argument("--run", default="run", metavar="NAME", help="of the run")
+    parser.add_argument("--hosts", type=int, default=1, metavar="N", help="of the job")
+    parser.add_argument(
+        "--folder",
+        metavar="gs://B/P",
+        help="of the run (default: where AIP_CHECKPOINT_DIR lies)",
+    )
+    parser.add_argument(
+        "--workdir", metavar="D", help="on this disk (default: podium/NAME in /tmp)"
+    )
+    parser.add_argument(
+        "--mirror_secs", type=float, default=10.0, help="between copies of D/"
+    )
+    args, overrides = cli.parse_overrides(parser, argv)
+    cfg = cli.load_config(args.config, overrides)
+    workdir = Path(args.workdir or f"{tempfile.gettempdir()}/podium/{args.run}")
+    found = folders(os.environ, args.folder)
+    cli.say(f"job: {args.run} in {found['folder']}; {versions()}")
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    mirror = Mirror(
+        workdir,
+        f"{found['folder']}/{RUN_FOLDER}",
+        found["board"],
+        every_secs=args.mirror_secs,
+    )
+    if number := mirror.restore():
+        cli.say(f"job: {number} files of the run's folder are brought back")
+    if cfg.checkpoint.folder is None:
+        overrides["checkpoint.folder"] = found["checkpoints"]
+    if cfg.data.paths:
+        local = [fetch(path, workdir.parent / "gold") for path in cfg.data.paths]
+        overrides["data.paths"] = ",".join(local)
+    command = [
+        *(sys.executable, "-m", "podium.train", f"--config={args.config}"),
+        *(f"--config.{key}={value}" for key, value in overrides.items()),
+        f"--workdir={workdir}",
+        *peers.flags(args.hosts),
+    ]
+    with mirror:
+        return exit_code(_run(command))
+
+
+def folders(env: Mapping[str, str], given: str | None) -> dict[str, Any]:
+    """Addresses of the run's folder, its checkpoints and its TensorBoard files."""
+    checkpoints = (env.get("AIP_CHECKPOINT_DIR") or "").rstrip("/")
+    folder = given or checkpoints.rpartition("/")[0]
+    if not folder:
+        raise ConfigError(
+            "AIP_CHECKPOINT_DIR is not set, so this is no job of launch.vertex; give "
+            "--folder=gs://BUCKET/PATH"
+        )
+    return {
+        "folder": folder.rstrip("/"),
+        "checkpoints": checkpoints or f"{folder.rstrip('/')}/checkpoints",
+        "board": (env.get("AIP_TENSORBOARD_LOG_DIR") or "").rstrip("/") or None,
+    }
+
+
+def fetch(path: str, disk: Path) -> str:
+    """A data folder as podium.train can read it. Raises ConfigError, StorageError.
+
+    Where buckets are mounted it is read there; elsewhere it is copied once, and a copy
+    that is whole is used again.
+    """
+    if not is_remote(path):
+        return path
+    name = path.removeprefix("gs://").rstrip("/")
+    if (_MOUNT / name).is_dir():
+        return str(_MOUNT / name)
+    there, here = open_folder(path), disk / name
+    names = there.files()
+    if "manifest.json" not in names:
+        raise ConfigError(
+            f"data.paths: {path} holds no manifest.json; expected a folder that "
+            "podium.prepare made, copied whole"
+        )
+    sizes = {file: there.describe(file).num_bytes for file in names}
+    missing = {
+        file: size
+        for file, size in sizes.items()
+        if not (here / file).is_file() or (here / file).stat().st_size != size
+    }
+    disk.mkdir(parents=True, exist_ok=True)
+    if sum(missing.values()) > (free := shutil.disk_usage(disk).free):
+        raise ConfigError(
+            f"data.paths: {path} has {sum(sizes.values()) / 1e9:,.1f} GB, the disk of this "
+            f"host {free / 1e9:,.1f} GB left; set --config.launch.disk_gb higher"
+        )
+    for file in missing:
+        (here / file).parent.mkdir(parents=True, exist_ok=True)
+        (here / file).write_bytes(there.read(file))
+    cli.say(f"job: {len(missing)} of {len(sizes)} files of {path} copied to {here}")
+    return str(here)
+
+
+def versions() -> str:
+    """Of all that a fault may come from, and of the checkout."""
+    found = [f"python {platform.python_version()}"]
+    for name in ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    source = Path(SOURCE_FILE)
+    if source.is_file():
+        about = json.loads(source.read_text())
+        more = " with changes" if about["is_dirty"] else ""
+        found.append(f"commit {about['commit'][:12]}{more}")
+    return ", ".join(found)
+
+
+def _run(command: list[str]) -> int:
+    """The exit code of podium.train; negative where a signal ended it."""
+    child = subprocess.Popen(command)
+    handed_on: list[int] = []
+
+    def hand_on(number: int, _frame: Any) -> None:
+        handed_on.append(number)
+        child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, hand_on)
+    code = child.wait()
+    # Before training has begun there is nothing to save, and a signal simply ends it.
+    return cli.EXIT_RUN_AGAIN if -code in handed_on else code
+
+
+def exit_code(code: int) -> int:
+    """What Vertex AI is to make of podium.train's end."""
+    if code == cli.EXIT_RUN_AGAIN:
+        return EXIT_TRY_AGAIN
+    return 128 - code if code < 0 else code
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,193 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""launch.vertex, the job's own command on two hosts, machines that go, and the curve."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from launch import vertex
+from podium import storage
+from podium.prepare import main as prepare
+from podium.resume import whole_steps
+from podium.trainer.metrics import read_metrics
+from tests.launch.containers import Containers
+
+pytestmark = pytest.mark.timeout(1500)  # nine processes of jax start one after another
+STEPS = 20
+TINY = [
+    "--config=configs/quickstart.py",
+    f"--config.num_steps={STEPS}",
+    "--config.optim.optimizer.kind=adamw",
+    "--config.optim.peak_lr=1e-2",
+    "--config.optim.schedule.warmup_steps=2",
+    "--config.log_every_steps=1",
+    "--config.checkpoint.every_steps=4",
+    "--config.eval.every_steps=10",
+    "--config.eval.ngram_baselines=false",
+    "--config.sample=None",
+    "--config.model.vocab_size=272",
+    # Steps of half a second: a checkpoint is seen, and acted on, before the next one.
+    "--config.data.seq_len=256",
+    "--config.peer_secs=300",
+]
+
+
+@pytest.fixture(scope="module")
+def gold(bucket, tmp_path_factory):
+    """A small data set, on the disk and in the bucket."""
+    folder = tmp_path_factory.mktemp("gold")
+    (folder / "text").mkdir()
+    for i in range(24):
+        text = f"document {i}: " + "to be or not to be, " * (i + 20)
+        (folder / "text" / f"{i}.txt").write_text(text)
+    out = folder / "gold"
+    flags = ["--tokenizer=bytes", "--eval_fraction=0.25", f"--output={out}"]
+    assert prepare([f"--input={folder / 'text'}", *flags]) == 0
+    there = storage.open_folder("gs://podium-tests/gold")
+    here = storage.open_folder(out)
+    for name in here.files():
+        there.write(name, here.read(name))
+    return out
+
+
+@pytest.fixture(scope="module")
+def unbroken(gold, tmp_path_factory):
+    """The rows of the same run, here and in one go."""
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "podium.train", *TINY),
+            f"--config.data.paths={gold}",
+            f"--workdir={workdir}",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return read_metrics(workdir)
+
+
+@pytest.fixture
+def containers(google, tmp_path):
+    found = Containers(google, tmp_path)
+    google.on_job = found.run
+    yield found
+    found.kill()
+
+
+def launch(run, *more):
+    return vertex.main(
+        [
+            *TINY,
+            "--config.launch.project=my-project",
+            "--config.launch.bucket=gs://podium-tests/e2e",
+            "--config.launch.image=us-docker.pkg.dev/p/r/i:t",
+            f"--config.launch.run={run}",
+            "--config.data.paths=gs://podium-tests/gold",
+            "--follow",
+            *more,
+        ]
+    )
+
+
+GPUS = ["--config.launch.machine=a3-highgpu-1g", "--config.launch.count=2"]
+GPUS += ["--config.launch.capacity.kind=spot"]
+
+
+def rows_of(run, tmp_path):
+    """The metrics that the job left in the bucket."""
+    folder = storage.open_folder(f"gs://podium-tests/e2e/runs/{run}/run")
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "metrics.jsonl").write_bytes(folder.read("metrics.jsonl"))
+    return read_metrics(tmp_path / "found")
+
+
+def assert_same_curve(rows, unbroken):
+    kinds = [
+        [(r["step"], "eval_loss" in r) for r in found] for found in (rows, unbroken)
+    ]
+    assert kinds[0] == kinds[1]
+    for row, want in zip(rows, unbroken, strict=True):
+        name = "loss" if "loss" in want else "eval_loss"
+        assert row[name] == pytest.approx(want[name], rel=1e-5)
+
+
+def saved_steps(run):
+    folder = storage.open_folder(f"gs://podium-tests/e2e/runs/{run}")
+    whole = whole_steps(folder.inside("checkpoints"))
+    try:
+        last = json.loads(folder.read("run/metrics.jsonl").splitlines()[-1])["step"]
+    except (FileNotFoundError, ValueError, IndexError):
+        last = 0
+    return whole, last
+
+
+def once(run, at_least, act, problems):
+    """Waits until a checkpoint and the metrics up to it are in the bucket; then acts."""
+
+    def wait():
+        until = time.monotonic() + 500
+        while time.monotonic() < until:
+            steps, last = saved_steps(run)
+            if steps and STEPS > max(steps) >= at_least and last >= max(steps):
+                return act()
+            time.sleep(0.2)
+        problems.append(f"no checkpoint {at_least}")
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_run_on_two_hosts_whose_machines_go_twice_is_the_unbroken_run(
+    google, containers, unbroken, tmp_path, capsys
+):
+    problems = []
+
+    def lose_then_preempt():
+        containers.lose_hosts()
+        once("broken", 12, containers.preempt, problems)
+
+    once("broken", 4, lose_then_preempt, problems)
+    code = launch("broken", *GPUS)
+    said = capsys.readouterr().err
+    assert code == 0, said
+    assert not problems
+    assert containers.starts == 3, said
+    assert containers.codes[0] == [-9, -9]
+    assert containers.codes[1] == [134, 134]  # saved, and to be started again
+    assert containers.codes[2] == [0, 0]
+    assert "job       RUNNING" in said  # a short PENDING may pass between two looks
+    assert f"training  step {STEPS} of {STEPS}" in said
+    assert_same_curve(rows_of("broken", tmp_path), unbroken)
+    folder = storage.open_folder("gs://podium-tests/e2e/runs/broken")
+    assert any("tfevents" in name for name in folder.inside("logs").names())
+    steps = folder.inside("checkpoints").names()
+    assert str(STEPS) in steps
+
+    # A start after the last step finds nothing left to do, on every host.
+    google.set_state(next(iter(google.jobs.values())), "CANCELLED")
+    assert launch("broken", *GPUS) == 0
+    assert containers.codes[3] == [0, 0]
+
+
+def test_the_hosts_of_a_slice_find_each_other_by_themselves(
+    google, containers, unbroken, tmp_path, capsys
+):
+    assert launch("slice", "--slice=tpu7x-16") == 0, capsys.readouterr().err
+    assert containers.codes == [[0, 0]]
+    assert_same_curve(rows_of("slice", tmp_path), unbroken)
+
+
+def test_a_mistake_that_only_the_job_can_see_fails_it_with_its_line(
+    google, containers, capsys
+):
+    code = launch("mistake", "--slice=v5e-1", "--config.model.vocab_size=100")
+    assert code == 2
+    said = capsys.readouterr().err
+    assert "| ConfigError: model.vocab_size is 100, but" in said
+    assert "exited with a non-zero status of 2" in said.splitlines()[-1]
