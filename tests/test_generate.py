@@ -72,13 +72,13 @@ def test_a_row_stops_at_its_end_and_the_others_go_on():
     eos = free[0][2]
     assert eos not in free[1]
     steps = list(
-        stream(cfg, params, PROMPTS[:2], num_tokens=8, sampling=GREEDY, eos_id=eos)
+        stream(cfg, params, PROMPTS[:2], num_tokens=8, sampling=GREEDY, end_ids={eos})
     )
     first = free[0].index(eos)
     assert [int(s[0]) for s in steps] == free[0][: first + 1] + [FINISHED] * (7 - first)
     assert [int(s[1]) for s in steps] == free[1]
     alone = generate(
-        cfg, params, PROMPTS[:1], num_tokens=8, sampling=GREEDY, eos_id=eos
+        cfg, params, PROMPTS[:1], num_tokens=8, sampling=GREEDY, end_ids={eos}
     )
     assert alone == [free[0][: first + 1]]
 

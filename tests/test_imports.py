@@ -27,6 +27,7 @@ WITHOUT_JAX = [
     *("config_launch", "config_quantization", "config_setting"),
     *("errors", "cli", "platforms", "resume", "processes", "storage", "checksums"),
     "skipped_batches",
+    "starts",
 ]
 
 
@@ -101,6 +102,7 @@ def test_every_public_name_is_there():
 
 
 COMMANDS = ["train", "prepare", "sample", "evaluate", "sharding_report", "data_ledger"]
+COMMANDS += ["convert"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

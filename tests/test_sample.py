@@ -89,7 +89,7 @@ def test_a_missing_tokenizer_is_looked_for_where_the_data_lies(workdir, tmp_path
 
 def test_a_character_split_over_tokens_is_shown_whole():
     tokenizer = bytes_tokenizer()
-    stream = sample.TextStream(tokenizer, eos_id=tokenizer.eos_id)
+    stream = sample.TextStream(tokenizer, end_ids={tokenizer.eos_id})
     shown = [stream.add(token) for token in [*"aé€".encode(), tokenizer.eos_id]]
     assert shown == ["a", "", "é", "", "", "€", ""]
     assert stream.rest() == ""

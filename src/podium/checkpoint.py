@@ -24,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 from podium import checksums
 from podium.config import CheckpointConfig, TrainConfig
 from podium.config_dict import from_json_dict, to_json_dict
+from podium.config_model import ModelConfig
 from podium.errors import CheckpointError, PodiumError, StorageError
 from podium.models import bind
 from podium.models.attention_dispatch import IMPLEMENTATIONS
@@ -289,24 +290,29 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def restore_params(
-    workdir: str | Path, step: int | None = None, *, rules: ShardingRules | None = None
+    workdir: str | Path,
+    step: int | None = None,
+    *,
+    rules: ShardingRules | None = None,
+    model: ModelConfig | None = None,
 ) -> tuple[TrainConfig, Any]:
     """Config and weights of a run, for sampling and evaluation on any platform.
 
-    The newest checkpoint unless `step` is given; on one device unless `rules` are.
+    The newest checkpoint unless `step` is given; on one device unless `rules` are;
+    for the run's own model unless `model` is given, which must have the same shapes.
     """
     step = find_checkpoint(workdir, step)
     checkpoints = Checkpoints(workdir, CheckpointConfig())
     try:
         cfg = from_json_dict(TrainConfig, checkpoints.run(step)["config"])
         cfg = _for_this_platform(cfg)
-        model = bind.abstract(cfg.model)
+        of = bind.abstract(model or cfg.model)
         if rules is None:
             one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            shardings = jax.tree.map(lambda _: one, model.shapes)
+            shardings = jax.tree.map(lambda _: one, of.shapes)
         else:
-            shardings = param_layout(model, rules)
-        return cfg, checkpoints.restore_params(step, model.shapes, shardings)
+            shardings = param_layout(of, rules)
+        return cfg, checkpoints.restore_params(step, of.shapes, shardings)
     finally:
         checkpoints.close()
 

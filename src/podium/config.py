@@ -376,6 +376,10 @@ class TrainConfig:
     )
     grad_accum_steps: int = setting(1, "micro-batches that make a step", low=1)
     model: ModelConfig = setting(ModelConfig(), "the network")
+    init_from: str | None = setting(
+        None,
+        "run folder, or imported model, with whose weights a run begins; None: random",
+    )
     data: DataConfig = setting(DataConfig(), "the tokens")
     optim: OptimConfig = setting(OptimConfig(), "the update")
     loss: LossConfig = setting(LossConfig(), "the objective")

@@ -7,7 +7,7 @@ every row's last prompt token stands in the last column, and the padding is invi
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,11 +33,11 @@ def stream(
     num_tokens: int,
     sampling: Sampling,
     seed: int = 0,
-    eos_id: int | None = None,
+    end_ids: Collection[int] = (),
 ) -> Iterator[np.ndarray]:
     """Yields up to `num_tokens` times the next token of every row, int32 [B].
 
-    A row that drew `eos_id` yields it, then FINISHED; all rows finished ends the
+    A row that drew one of `end_ids` yields it, then FINISHED; all rows finished ends the
     stream. Raises ConfigError for prompts that the model cannot hold.
     """
     tokens_BT, positions_BT = _pad_in_front(cfg, prompts, num_tokens)
@@ -56,7 +56,7 @@ def stream(
             )
         shown_B = np.where(is_done_B, FINISHED, np.asarray(drawn_B))
         yield shown_B
-        is_done_B |= shown_B == eos_id
+        is_done_B |= np.isin(shown_B, list(end_ids))
         if is_done_B.all():
             return
 
@@ -69,9 +69,9 @@ def generate(
     num_tokens: int,
     sampling: Sampling,
     seed: int = 0,
-    eos_id: int | None = None,
+    end_ids: Collection[int] = (),
 ) -> list[list[int]]:
-    """The new tokens of every prompt, up to and with `eos_id`; see `stream`."""
+    """The new tokens of every prompt, up to and with one of `end_ids`; see `stream`."""
     steps = stream(
         cfg,
         params,
@@ -79,7 +79,7 @@ def generate(
         num_tokens=num_tokens,
         sampling=sampling,
         seed=seed,
-        eos_id=eos_id,
+        end_ids=end_ids,
     )
     rows_BT = np.stack(list(steps), axis=1)
     return [[int(t) for t in row if t != FINISHED] for row in rows_BT]

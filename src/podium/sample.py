@@ -4,7 +4,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from podium import cli
 from podium.errors import ConfigError, DataError
 from podium.resume import find_checkpoint, saved_data
 from podium.sampling import Sampling, check_num_tokens
+from podium.starts import pretrained_tokens, read_pretrained
 
 if TYPE_CHECKING:
     from podium.tokenizer import Tokenizer
@@ -78,20 +79,22 @@ def main(argv: Sequence[str]) -> int:
 
     cfg, params = restore_params(args.workdir, step)
     length = max(map(len, prompts)) + args.num_tokens
-    if length > cfg.data.seq_len:
+    ends = end_ids(args.workdir, tokenizer.eos_id)
+    longest = pretrained_tokens(args.workdir, cfg.data.seq_len)
+    if length > longest:
         print(
             f"note: prompt and new tokens are {length}, rows in training were "
-            f"{cfg.data.seq_len} long; expect nonsense past that",
+            f"{longest} long; expect nonsense past that",
             file=sys.stderr,
         )
     settings = {
         "num_tokens": args.num_tokens,
         "sampling": sampling,
         "seed": args.seed,
-        "eos_id": tokenizer.eos_id,
+        "end_ids": ends,
     }
     if len(prompts) == 1 and not args.json:
-        out = TextStream(tokenizer, eos_id=tokenizer.eos_id)
+        out = TextStream(tokenizer, end_ids=ends)
         for i, tokens_B in enumerate(stream(cfg.model, params, prompts, **settings)):
             if i == 0:  # a prompt that is too long has been refused by now
                 print(args.prompt[0], end="", flush=True)
@@ -101,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     rows = generate(cfg.model, params, prompts, **settings)
     for text, tokens in zip(args.prompt, rows, strict=True):
-        is_ended = bool(tokens) and tokens[-1] == tokenizer.eos_id
+        is_ended = bool(tokens) and tokens[-1] in ends
         completion = tokenizer.decode(tokens[:-1] if is_ended else tokens)
         if args.json:
             row = {"prompt": text, "completion": completion, "tokens": tokens}
@@ -114,14 +117,14 @@ def main(argv: Sequence[str]) -> int:
 class TextStream:
     """Tokens in, printable text out: a character split over tokens waits for its end."""
 
-    def __init__(self, tokenizer: "Tokenizer", *, eos_id: int):
-        self._tokenizer, self._eos_id = tokenizer, eos_id
+    def __init__(self, tokenizer: "Tokenizer", *, end_ids: Collection[int]):
+        self._tokenizer, self._end_ids = tokenizer, end_ids
         self._tokens: list[int] = []
         self._shown = ""
 
     def add(self, token: int) -> str:
         """The text that this token completes, possibly empty."""
-        if token != self._eos_id:
+        if token not in self._end_ids:
             self._tokens.append(token)
         text = self._tokenizer.decode(self._tokens)
         # U+FFFD at the end: bytes of a character whose last ones are yet to come.
@@ -146,6 +149,14 @@ def prompt_tokens(text: str, tokenizer: "Tokenizer") -> list[int]:
             "give at least one character"
         )
     return tokens
+
+
+def end_ids(workdir: str | Path, eos_id: int) -> set[int]:
+    """The tokens that end a text: a document's, and those that an imported model's
+    generation_config.json names, which ends turns of a conversation with others."""
+    found = read_pretrained(workdir, "generation_config.json").get("eos_token_id")
+    found = found if isinstance(found, list) else [found]
+    return {eos_id, *(i for i in found if isinstance(i, int))}
 
 
 def tokenizer_of(workdir: str) -> "Tokenizer":

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from podium import cli, processes, resume, run_folder
+from podium import cli, processes, resume, run_folder, starts
 from podium.config import DataConfig, TrainConfig
 from podium.errors import ConfigError, PodiumError, ShardingError
 
@@ -70,6 +70,9 @@ def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
             prints = [m.fingerprint for m in manifests]
             resume.check_fingerprints(workdir, cfg.data.paths, prints)
         check_data(cfg, manifests)
+        if not is_resumed and cfg.init_from:
+            info, path = manifests[0].tokenizer, cfg.data.paths[0]
+            resume.check_tokenizer(cfg.init_from, path, info)
         if first_step is None or first_step < cfg.num_steps:
             data = cfg.data
             ours.decide(lambda: check_datasets(data, manifests))
@@ -86,7 +89,10 @@ def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
 def _first_step(cfg: TrainConfig, workdir: Path, damaged: dict[int, str]) -> int | None:
     """The checkpoint to continue from; fills in newer ones that cannot be used."""
     run_folder.check_folder(workdir)
+    starts.check_is_no_import(workdir)
     good = resume.step_to_resume(workdir, cfg)
+    if good.step is None and not good.damaged:
+        starts.check_start(cfg, cli.say)
     damaged.update(good.damaged)
     for step, what in good.damaged.items():
         print(
@@ -234,6 +240,8 @@ def _train(
     def write_config() -> None:
         if ours.is_first:
             resume.write_config(workdir, asked, prints, manifests[0].tokenizer)
+            if asked.init_from:
+                starts.take_along(asked.init_from, workdir)
 
     with contextlib.ExitStack() as held:
         ours.decide(lambda: _lock(held, cfg, workdir, first_step, damaged))

@@ -12,8 +12,9 @@ _LINE_SECS = 10.0
 class Progress:
     """One stage of known size. A context manager; `advance` from one thread."""
 
-    def __init__(self, what: str, total_bytes: int):
+    def __init__(self, what: str, total_bytes: int, command: str = "prepare"):
         self._what, self._total = what, max(1, total_bytes)
+        self._command = command
         self._done = 0
         self._start = self._said = time.monotonic()
         self._bar = _bar(what, self._total) if sys.stderr.isatty() else None
@@ -35,7 +36,8 @@ class Progress:
             self._bar.stop()
         elif error is None:
             secs = time.monotonic() - self._start
-            say(f"{self._what}: done, {megabytes(self._total)} in {secs:.1f} s")
+            done = f"done, {megabytes(self._total)} in {secs:.1f} s"
+            say(f"{self._what}: {done}", self._command)
 
     def advance(self, num_bytes: int) -> None:
         """Counts bytes of input that were dealt with."""
@@ -50,7 +52,8 @@ class Progress:
             say(
                 f"{self._what}: {self._done / 1e6:.0f} of {self._total / 1e6:.0f} MB, "
                 f"{self._done / 1e6 / (now - self._start):.1f} MB/s, "
-                f"{left_secs:.0f} s left"
+                f"{left_secs:.0f} s left",
+                self._command,
             )
 
 
@@ -66,9 +69,9 @@ def count_of(number: int, what: str, plural: str = "") -> str:
     return f"{number:,} {what if number == 1 else plural or what + 's'}"
 
 
-def say(message: str) -> None:
+def say(message: str, command: str = "prepare") -> None:
     """One log line."""
-    print(f"prepare: {message}", file=sys.stderr, flush=True)
+    print(f"{command}: {message}", file=sys.stderr, flush=True)
 
 
 def _bar(what: str, total: int):

@@ -18,11 +18,12 @@ from typing import Any
 import jax
 
 from podium import lost_peers, processes
+from podium.checkpoint import restore_params
 from podium.errors import HardwareError, at_work
 from podium.input.device import Feed, Prefetcher, prefetch
 from podium.input.server import InputServer, Stream
 from podium.input.spec import StreamSpec
-from podium.resume import skipped_batches
+from podium.resume import find_checkpoint, skipped_batches
 from podium.skipped_batches import batch_of, num_skipped
 from podium.skipped_batches import write as write_skips
 from podium.trainer.damage import DamageLog
@@ -37,7 +38,7 @@ from podium.trainer.progress import Progress
 from podium.trainer.reporter import Reporter
 from podium.trainer.saving import Saver
 from podium.trainer.setup import Setup
-from podium.trainer.state import TrainState, init_state
+from podium.trainer.state import TrainState, init_state, state_of
 from podium.trainer.step import StepFn, batch_sharding, make_eval_step
 from podium.trainer.stopping import Stopping
 from podium.trainer.verify import Verifier
@@ -318,6 +319,12 @@ class Trainer:
             self.events.add("checkpoint", step=step, secs=secs)
 
     def _first_state(self) -> TrainState:
+        if self.resume_step is None and self.cfg.init_from is not None:
+            step = find_checkpoint(self.cfg.init_from)
+            _, params = restore_params(
+                self.cfg.init_from, step, rules=self.setup.rules, model=self.cfg.model
+            )
+            return state_of(params, self.setup.optimizer, self.setup.layout)
         if self.resume_step is None:
             return init_state(
                 self.cfg.model,

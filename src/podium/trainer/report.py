@@ -86,7 +86,7 @@ def sample_text(cfg: TrainConfig, outcome: Outcome) -> str:
         num_tokens=cfg.sample.num_tokens,
         sampling=Sampling(temperature=cfg.sample.temperature, top_p=cfg.sample.top_p),
         seed=cfg.seed,
-        eos_id=tokenizer.eos_id,
+        end_ids={tokenizer.eos_id},
     )[0]
     return tokenizer.decode(tokens)
 

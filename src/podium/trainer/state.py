@@ -159,3 +159,19 @@ def init_state(
     options = {"xla_backend_optimization_level": 1} if is_cpu else None
     make = jax.jit(init, out_shardings=state_layout.shardings, compiler_options=options)
     return make(jax.random.key(seed))
+
+
+def state_of(
+    params: Any, optimizer: optax.GradientTransformation, state_layout: StateLayout
+) -> TrainState:
+    """The state before the first step, of weights that are there already.
+
+    `params` lie as the layout says; their memory is taken over.
+    """
+    use_ema = state_layout.shapes.ema is not None
+
+    def begin(params: Any) -> TrainState:
+        return new_state(params, optimizer, use_ema)
+
+    make = jax.jit(begin, out_shardings=state_layout.shardings, donate_argnums=0)
+    return make(params)

@@ -1,0 +1,139 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Published models in and out: `python -m podium.convert --from=hf --input=… --output=…`.
+
+In: a run folder to sample, evaluate, or start a run from. Out: a folder that
+transformers, and whatever reads its files, loads. Format and families: docs/models.md.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from podium import cli
+from podium.errors import at_work
+from podium.resume import find_checkpoint
+
+_EXAMPLE = """\
+examples:
+  python -m podium.convert --from=hf --input=SmolLM2-135M --output=runs/smol
+  python -m podium.sample --workdir=runs/smol --prompt="The capital of France is"
+  python -m podium.train --config=runs/smol/config.json --workdir=runs/tuned \\
+      --config.data.paths=gold/mine
+  python -m podium.convert --to=hf --input=runs/tuned --output=tuned-hf
+"""
+
+
+_SHARD_MB = 5_000  # as transformers cuts
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if (args.source is None) == (args.target is None):
+        parser.error(
+            "name one of --from=hf (a model comes in) and --to=hf (it goes out)"
+        )
+    for name in ("step", "dtype", "max_shard_mb", "no_tokenizer"):
+        if args.source and getattr(args, name) not in (None, False):
+            parser.error(f"--{name} goes with --to=hf")
+    if args.max_shard_mb is not None and args.max_shard_mb < 1:
+        parser.error(f"--max_shard_mb is {args.max_shard_mb}; expected 1 or more")
+    outcome = _import(args) if args.source else _export(args)
+    if args.json:
+        print(json.dumps(outcome))
+        return 0
+    print(
+        f"{outcome['output']}: {outcome['family']}, {outcome['params']:,} parameters in "
+        f"{outcome['tensors']:,} tensors"
+    )
+    if args.source:
+        print(
+            f"next: python -m podium.sample --workdir={args.output} --prompt='Once upon'"
+        )
+    return 0
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m podium.convert",
+        description="Brings published models in, and takes trained ones out.",
+        epilog=_EXAMPLE,
+    )
+    add = parser.add_argument
+    add(
+        "--from",
+        dest="source",
+        choices=("hf",),
+        help="hf: a model folder of transformers, config.json and safetensors",
+    )
+    add("--to", dest="target", choices=("hf",), help="hf: such a folder is written")
+    add("--input", metavar="D", required=True, help="a model folder; out: a run folder")
+    add("--output", metavar="D", required=True, help="folder to make")
+    add("--step", type=int, metavar="N", help="out: checkpoint (the newest)")
+    add(
+        "--dtype",
+        choices=_DTYPES,
+        help="out: type of the tensors (as imported, or float32)",
+    )
+    add("--max_shard_mb", type=int, metavar="N", help="out: of a file (5000)")
+    add("--no_tokenizer", action="store_true", help="out: weights and config alone")
+    add("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _import(args: argparse.Namespace) -> dict:
+    from podium.models.flops import param_count
+    from podium.preparation.progress import Progress
+    from podium.pretrained.from_hf import import_hf, read_hf
+    from podium.pretrained.new_run import check_output
+
+    found = read_hf(args.input)
+    source = found.source
+    for note in found.notes:
+        cli.say(f"note: {note}")
+    check_output(pathlib.Path(args.output))
+    size = sum(4 * math.prod(tensor.shape) for tensor in source.tensors)
+    with at_work(), Progress("importing", size, "convert") as progress:
+        import_hf(found, args.output, progress.advance)
+    return {
+        "output": args.output,
+        "family": source.family,
+        "params": param_count(source.cfg),
+        "tensors": len(source.tensors),
+    }
+
+
+def _export(args: argparse.Namespace) -> dict:
+    from podium.models.flops import param_count
+    from podium.preparation.progress import Progress
+    from podium.pretrained.new_run import check_output, model_of
+    from podium.pretrained.to_hf import export_hf, plan_export
+
+    step = find_checkpoint(args.input, args.step, cli.say)
+    plan = plan_export(args.input, step, args.dtype)
+    check_output(pathlib.Path(args.output))
+    with at_work(), Progress("exporting", plan.num_bytes, "convert") as progress:
+        export_hf(
+            plan,
+            args.output,
+            max_shard_bytes=(args.max_shard_mb or _SHARD_MB) * 1_000_000,
+            has_tokenizer=not args.no_tokenizer,
+            advance=progress.advance,
+        )
+    return {
+        "output": args.output,
+        "family": plan.family,
+        "params": param_count(model_of(args.input, step).model),
+        "tensors": len(plan.planned),
+        "step": step,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main, sys.argv[1:])
