@@ -242,12 +242,7 @@ class Row:
         """Whether a save has left, so far, a folder that is no whole checkpoint."""
         folder = self.seen / "checkpoints"
         with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(folder):
-                if ".orbax-checkpoint-tmp" in name:
-                    return True
-                is_whole = (folder / name / "checksums.json").exists()
-                if name.isdecimal() and not is_whole:
-                    return True
+            return any(".orbax-checkpoint-tmp" in name for name in os.listdir(folder))
         return False
 
     def _num_first_steps(self) -> int:

@@ -190,15 +190,24 @@ def test_a_save_that_a_kill_cut_short_is_no_checkpoint_and_is_cleared(tmp_path):
     checkpoints.close()
     folder = tmp_path / "checkpoints"
     (folder / "4.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
-    (folder / "5").mkdir()  # in a bucket
     assert resume.latest_step(tmp_path) == 3
-    again, _ = save(tmp_path, [])
-    assert sorted(p.name for p in folder.iterdir()) == [
-        *("3", "4.orbax-checkpoint-tmp", "5")
-    ]
-    again.clear_leftovers()
+    resume.clear_unfinished(open_folder(folder))
     assert [p.name for p in folder.iterdir()] == ["3"]
+
+
+def test_a_removal_that_a_kill_cut_short_is_made_up_for(tmp_path):
+    keep = CheckpointConfig(keep_last=2)
+    checkpoints, state = save(tmp_path, [3, 6], keep=keep)
+    checkpoints.close()
+    folder = tmp_path / "checkpoints"
+    for path in (folder / "3").iterdir():
+        if path.is_file():
+            path.unlink()
+    again = Checkpoints(tmp_path, keep)
+    save_one(again, state, 9)
     again.close()
+    assert resume.newest_good(open_folder(folder)) == (9, {})
+    assert sorted(p.name for p in folder.iterdir()) == ["6", "9"]
 
 
 def test_saving_restoring_and_retention_in_a_bucket(tmp_path):
@@ -220,9 +229,20 @@ def test_saving_restoring_and_retention_in_a_bucket(tmp_path):
         with pytest.raises(StorageError, match=r"checkpoints/9: .*role Storage Object"):
             checkpoints.restore(9, layout)  # not damaged
         refusals.next(0, 200)
-        assert resume.whole_steps(open_folder(where)) == [6, 9]
+        folder = open_folder(where)
+        assert resume.whole_steps(folder) == [6, 9]
         assert_same(state, checkpoints.restore(9, layout))
         checkpoints.close()
+        folder.remove("9/commit_success.txt")  # killed just before its last file
+        assert resume.newest_good(folder) == (6, {})
+        resume.clear_unfinished(folder)
+        assert folder.names() == ["6"]
+        folder.remove("6/checksums.json")  # finished, and damaged since
+        resume.clear_unfinished(folder)
+        resume._damage.cache_clear()  # as another process
+        good = resume.newest_good(folder)
+        assert good.step is None
+        assert good.damaged[6].endswith("checkpoints/6/checksums.json is missing")
 
 
 def save_one(checkpoints, state, step):

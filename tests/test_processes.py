@@ -5,6 +5,7 @@
 import argparse
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -209,6 +210,30 @@ def test_who_loses_a_process_leaves_in_bounded_time_and_all_continue(
     saved = resume.latest_step(home / run)
     more = (f"--config.num_steps={saved + 2}", *MESHES[2])
     told = ends(start(home, run, *more, num_processes=2))
+    assert [code for code, _, _ in told] == [0, 0], told
+
+
+def test_who_fails_alone_ends_at_once_and_the_others_leave(home):
+    quick = ("--config.peer_secs=5", "--config.eval=None")
+    more = ("--config.num_steps=5000", *quick, *MESHES[2])
+    running = start(home, "alone", *more, num_processes=2)
+    first = home / "alone" / "checkpoints" / "3" / "checksums.json"
+    while not first.exists():
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.05)
+    # What it writes from now on ends after some bytes, as on a full disk.
+    resource.prlimit(running[1].pid, resource.RLIMIT_FSIZE, (512, 512))
+    begun = time.monotonic()
+    (code, _, err), (failed, _, why) = ends(running)
+    assert (code, failed) == (75, 1), err + why
+    assert time.monotonic() - begun < 60  # not the 300 s that the others are given
+    assert "another process of this run" in err.splitlines()[-1]
+    last = why.splitlines()[-1]
+    assert last.startswith("StorageError: a save failed, at step"), why
+    assert "too large" in last.lower(), why
+    saved = resume.latest_step(home / "alone")
+    more = (f"--config.num_steps={saved + 2}", *quick[1:], *MESHES[2])
+    told = ends(start(home, "alone", *more, num_processes=2))
     assert [code for code, _, _ in told] == [0, 0], told
 
 

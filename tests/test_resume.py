@@ -18,7 +18,6 @@ def run(tmp_path):
     resume.write_config(tmp_path, cfg, ["aaaa"])
     checkpoint(tmp_path, "40")
     checkpoint(tmp_path, "50.orbax-checkpoint-tmp")
-    (tmp_path / "checkpoints" / "60").mkdir()  # in a bucket: not finished yet
     return tmp_path, cfg
 
 
@@ -149,6 +148,18 @@ def test_a_damaged_checkpoint_is_passed_over_and_moved_out_of_the_way(run):
     checkpoint(workdir, "80")
     assert resume.set_aside(folder, 80) == "80.damaged-2"
     assert resume.whole_steps(folder) == [40, 70]
+
+
+def test_a_checkpoint_that_lost_its_checksums_is_damaged_and_kept(run):
+    workdir, cfg = run
+    checkpoint(workdir, "70")
+    (workdir / "checkpoints" / "70" / "checksums.json").unlink()
+    good = resume.step_to_resume(workdir, cfg)
+    assert good.step == 40
+    assert good.damaged[70].endswith("checkpoints/70/checksums.json is missing")
+    resume.clear_unfinished(resume.checkpoints_folder(workdir))
+    left = sorted(p.name for p in (workdir / "checkpoints").iterdir())
+    assert left == ["40", "70"]
 
 
 def test_a_run_without_a_good_checkpoint_does_not_begin_anew_by_itself(run):

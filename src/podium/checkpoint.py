@@ -12,7 +12,8 @@ and what.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from podium.errors import CheckpointError, PodiumError, StorageError
 from podium.models import bind
 from podium.models.attention_dispatch import IMPLEMENTATIONS
 from podium.restore_limit import LEAST_GROUP_BYTES, InTurns, largest_read_bytes
-from podium.resume import checkpoints_folder, find_checkpoint, whole_steps
+from podium.resume import checkpoints_folder, clear_unfinished, find_checkpoint
 from podium.sharding.rules import ShardingRules
 from podium.skipped_batches import Skips
 from podium.storage import is_refusal, refusal
@@ -43,6 +44,7 @@ class Checkpoints:
     def __init__(self, workdir: str | Path, cfg: CheckpointConfig):
         folder = checkpoints_folder(workdir, cfg.folder)
         self._folder, self._is_first = folder, jax.process_index() == 0
+        self._is_alone, self._has_failed = jax.process_count() == 1, False
         self._being_saved: int | None = None
         _quieten_orbax()
         keep: list[Any] = [managers.LatestN(cfg.keep_last)]
@@ -61,7 +63,8 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 # Called by the first process alone, before the folder is renamed.
                 async_options=ocp.AsyncOptions(
-                    post_finalization_callback=self._write_checksums
+                    post_finalization_callback=self._write_checksums,
+                    barrier_sync_fn=_barrier(),
                 ),
                 preservation_policy=managers.AnyPreservationPolicy(keep),
                 # The loop decides when; Orbax would skip a final step otherwise.
@@ -196,19 +199,23 @@ class Checkpoints:
 
     def close(self) -> None:
         """Lets go of the threads."""
+        if self._has_failed and not self._is_alone:
+            return
         # A save that failed was told; Orbax would raise it anew, in place of what ends
         # the run.
         with contextlib.suppress(Exception):
             self._manager.close()
 
     def _give_up(self) -> None:
-        self._being_saved = None
+        self._being_saved, self._has_failed = None, True
+        if not self._is_alone:
+            return  # Orbax would wait five minutes for the others; the run ends
         # Where it began to fail in this thread, another has an error in store as well,
         # which the next save would be given.
         with contextlib.suppress(Exception):
             self._manager.wait_until_finished()
         with contextlib.suppress(OSError, PodiumError):  # what went wrong is known
-            self.clear_leftovers()
+            clear_unfinished(self._folder)
 
     def _write_checksums(self) -> None:
         name = next(n for n in self._folder.names() if self._is_unfinished(n))
@@ -218,20 +225,6 @@ class Checkpoints:
         """On a disk what is being written has a longer name; in a bucket its own."""
         step = str(self._being_saved)
         return name == step or name.startswith(f"{step}.orbax-checkpoint-tmp")
-
-    def clear_leftovers(self) -> None:
-        """Removes what saves left that did not come to their end.
-
-        For the process that trains: to any other a save under way looks the same.
-        """
-        if not self._is_first:
-            return
-        whole = {str(step) for step in whole_steps(self._folder)}
-        for name in self._folder.names():
-            if ".orbax-checkpoint-tmp" in name or (
-                name.isdecimal() and name not in whole
-            ):
-                self._folder.remove(name)
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
@@ -274,6 +267,21 @@ class Checkpoints:
                 f"{'; '.join(wrong[:5])}{more}. Use the config it was saved with, "
                 "or another --workdir."
             )
+
+
+def _barrier() -> Callable[..., None]:
+    """Where the processes meet that write one checkpoint, each in a thread.
+
+    Orbax also meets the others when writing failed, for up to twenty minutes, before it
+    tells us; they cannot come, as they wait for what this process did not write.
+    """
+    meet = ocp.multihost.get_barrier_sync_fn()
+
+    def wait(*, key: str, timeout_ms: int) -> None:
+        if sys.exc_info()[1] is None:
+            meet(key=key, timeout_ms=timeout_ms)
+
+    return wait
 
 
 def _quieten_orbax() -> None:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checksums of a checkpoint: checksums.json has size and CRC-32C of its other files.
 
-Its presence says that the checkpoint is whole: it is written last but for two small
-files of Orbax's, which are added once they are there. No jax.
+It is written last but for two small files of Orbax's, which are added once they are
+there: a checkpoint that was finished and has none is damaged. No jax.
 """
 
 import json
@@ -36,11 +36,6 @@ def write(folder: Folder, *, has_late: bool) -> None:
     files = {name: known[name] for name in names}
     tree = {"crc32c": _own_checksum(files), "files": files}
     folder.write(NAME, json.dumps(tree).encode())
-
-
-def exists(folder: Folder) -> bool:
-    """Whether the checkpoint was finished."""
-    return NAME in folder.names()
 
 
 def find_damage(folder: Folder) -> str | None:

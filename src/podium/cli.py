@@ -8,6 +8,7 @@ No jax here: `--help` and a config typo are answered before anything heavy is im
 """
 
 import argparse
+import contextlib
 import difflib
 import errno
 import importlib.util
@@ -16,6 +17,7 @@ import linecache
 import shutil
 import sys
 import textwrap
+import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -139,6 +141,14 @@ def load_config(path: str, overrides: dict[str, str] | None = None) -> TrainConf
     return from_config_dict(TrainConfig, tree)
 
 
+_last_of_all: list[Callable[[int], None]] = []
+
+
+def call_at_end(last_of_all: Callable[[int], None]) -> None:
+    """What `run` calls when all is said, with the exit code, in place of one before."""
+    _last_of_all[:] = [last_of_all]
+
+
 def run(
     main: Callable[[Sequence[str]], int | None],
     argv: Sequence[str] | None = None,
@@ -150,24 +160,38 @@ def run(
     `can_continue`: after an interruption, the same command goes on where it was.
     """
     leave_out_absent_tpus()
+    code = EXIT_FAILED
     try:
-        sys.exit(main(sys.argv[1:] if argv is None else argv) or 0)
+        code = _outcome(main, sys.argv[1:] if argv is None else argv, can_continue)
+    except Exception:
+        with contextlib.suppress(OSError):  # the disk of the log may be full
+            traceback.print_exc()
+    for say in _last_of_all:
+        say(code)
+    sys.exit(code)
+
+
+def _outcome(
+    main: Callable[[Sequence[str]], int | None], argv: Sequence[str], can_continue: bool
+) -> int:
+    try:
+        return main(argv) or 0
     except PodiumError as error:
         message = " ".join(str(error).split("\n"))
         print(f"{type(error).__name__}: {message}", file=sys.stderr)
-        sys.exit(EXIT_FAILED if error.is_met_at_work else EXIT_USAGE)
+        return EXIT_FAILED if error.is_met_at_work else EXIT_USAGE
     except BrokenPipeError:  # the reader, `| head` say, has seen enough
         sys.stderr.close()
-        sys.exit(EXIT_FAILED)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         how = "interrupted; the same command continues"
         print(how if can_continue else "interrupted", file=sys.stderr)
-        sys.exit(EXIT_RUN_AGAIN if can_continue else EXIT_INTERRUPTED)
+        return EXIT_RUN_AGAIN if can_continue else EXIT_INTERRUPTED
     except Exception as error:
         if (message := _machine_failure(error)) is None:
             raise
         print(message, file=sys.stderr)
-        sys.exit(EXIT_FAILED)
+        return EXIT_FAILED
 
 
 def print_settings() -> None:

@@ -18,11 +18,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from podium import errors
-from podium.cli import Parser
+from podium.cli import EXIT_FAILED, Parser, call_at_end
 from podium.errors import ConfigError, PodiumError
 from podium.lost_peers import leave_when_lost
 from podium.platforms import has_tpu_devices
@@ -30,6 +31,7 @@ from podium.platforms import has_tpu_devices
 T = TypeVar("T")
 
 _POLL_SECS = 30
+_FAILED_SECS = 5
 _LEAVE_SECS = 3600  # the first process may still be at its report
 
 
@@ -129,7 +131,7 @@ def join(args: argparse.Namespace, peer_secs: int) -> Processes:
             f"process {index} of {count} found no others at --coordinator={coordinator} "
             f"({why}); start all {count}, each with its own --process_id"
         ) from error
-    leave_when_lost()
+    _prepare_for_the_end()
     return Processes(index, count)
 
 
@@ -176,9 +178,28 @@ def _found(peer_secs: int) -> Processes:
             heartbeat_timeout_seconds=peer_secs, shutdown_timeout_seconds=_LEAVE_SECS
         )
         if jax.process_count() > 1:
-            leave_when_lost()
+            _prepare_for_the_end()
         return Processes(jax.process_index(), jax.process_count())
     return Processes()
+
+
+def _prepare_for_the_end() -> None:
+    leave_when_lost()
+    call_at_end(_leave_failed)
+
+
+def _leave_failed(code: int) -> None:
+    """Who failed alone ends at once, which the others notice; jax would first wait for
+    them, who wait for this process."""
+    if code != EXIT_FAILED:
+        return
+    # Where all failed alike they end together, each with its own words.
+    with contextlib.suppress(Exception):
+        client().wait_at_barrier("podium/failed", _FAILED_SECS * 1000)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _wait_for(key: str) -> str:

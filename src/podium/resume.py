@@ -51,6 +51,8 @@ MAY_CHANGE = (
     "data.prefetch_batches",
 )
 
+COMMITTED = "commit_success.txt"  # Orbax's name for that file
+
 _TAIL_BYTES = 1 << 16  # of metrics.jsonl: some lines at least
 
 
@@ -73,9 +75,26 @@ def checkpoints_folder(workdir: str | Path, folder: str | None = None) -> Folder
 
 
 def whole_steps(folder: Folder) -> list[int]:
-    """The checkpoints that were finished, oldest first; reads none of their arrays."""
+    """The checkpoints that were finished, oldest first; reads none of their files.
+
+    Orbax renames a folder when all is in it; in a bucket, where nothing can be renamed
+    at once, it writes one more file. Any of them may have been damaged since.
+    """
     steps = sorted(int(name) for name in folder.names() if name.isdecimal())
-    return [step for step in steps if checksums.exists(folder.inside(str(step)))]
+    if not is_remote(folder.path):
+        return steps
+    return [s for s in steps if COMMITTED in folder.inside(str(s)).names()]
+
+
+def clear_unfinished(folder: Folder) -> None:
+    """Removes what saves left that did not come to their end.
+
+    For a run's first process, while no other saves: one under way looks the same.
+    """
+    whole = {str(step) for step in whole_steps(folder)}
+    for name in folder.names():
+        if ".orbax-checkpoint-tmp" in name or (name.isdecimal() and name not in whole):
+            folder.remove(name)
 
 
 def latest_step(workdir: str | Path) -> int | None:

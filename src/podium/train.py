@@ -278,7 +278,8 @@ def _lock(
     first_step: int | None,
     damaged: dict[int, str],
 ) -> None:
-    """From here on the run is ours; damaged checkpoints are moved out of the way."""
+    """From here on the run is ours; what cannot be continued from is moved out of the
+    way, before any process opens the checkpoints."""
     held.enter_context(run_folder.lock(workdir))
     folder = resume.checkpoints_folder(workdir, cfg.checkpoint.folder)
     good = [step for step in resume.whole_steps(folder) if step not in damaged]
@@ -287,6 +288,7 @@ def _lock(
             f"{workdir} was trained by another process until just now; run the same "
             "command again to continue from there"
         )
+    resume.clear_unfinished(folder)
     if damaged:
         from podium.trainer.events import Events
 

@@ -100,7 +100,10 @@ class Trainer:
         self.maintenance = Maintenance(
             self.events, self.progress.say, self.stopping.ask
         )
-        lost_peers.call_before_leaving(self._note_loss)
+        if jax.process_count() > 1:
+            lost_peers.call_before_leaving(
+                lambda: self.events.add("fault", what="lost process")
+            )
         self.eval_step: Callable | None = None
         self.eval_loss: float | None = None
         self.skips = skipped_batches(self.workdir, self.cfg, first_step)
@@ -139,10 +142,6 @@ class Trainer:
             self.progress.close()
             self.saver.close()
             self.events.close()
-
-    def _note_loss(self) -> None:
-        if jax.process_count() > 1:
-            self.events.add("fault", what="lost process")
 
     def _run(self) -> Outcome:
         cfg, num_steps = self.cfg, self.cfg.num_steps

@@ -20,6 +20,7 @@ import numpy as np
 
 from podium.config import TrainConfig
 from podium.errors import PodiumError, StorageError
+from podium.lost_peers import is_loss
 from podium.skipped_batches import Skips
 from podium.storage import refusal
 from podium.trainer.events import Events, read_events
@@ -78,7 +79,6 @@ class Saver:
             from podium.checkpoint import Checkpoints
 
             self._opened = Checkpoints(self._workdir, self._cfg.checkpoint)
-            self._opened.clear_leftovers()
         return self._opened
 
     @functools.cached_property
@@ -185,6 +185,8 @@ class Saver:
         except PodiumError as error:
             self._failed(step, str(error), error)
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore's are these
+            if not self._is_alone and is_loss(error):
+                raise
             self._failed(step, refusal(error), error)
 
     def _failed(self, step: int, why: str, error: Exception) -> None:
