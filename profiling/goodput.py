@@ -16,6 +16,7 @@ from typing import Any
 
 from podium import cli
 from podium.errors import ConfigError
+from podium.run_folder import is_being_trained
 from podium.trainer.events import read_lines
 from profiling.goodput_ledger import PARTS, Account, Attempt, account
 
@@ -75,6 +76,10 @@ def read_account(workdir: Path) -> tuple[Account, int]:
             f"{workdir / 'events.jsonl'} has no line with time, began and up; the run "
             "has not begun, or was trained before Podium kept them"
         )
+    last = found.attempts[-1]
+    if not last.end:
+        ends = {True: "still running", False: "killed", None: "killed or still running"}
+        last.end = ends[is_being_trained(workdir)]
     return found, num_bad
 
 
@@ -206,13 +211,12 @@ def _attempt_table(attempts: list[Attempt], *, is_wide: bool) -> Any:
         before = a.millis["down"] + a.millis["idle"]
         parts = (before, sum(a.millis.values()) - before)
         parts += (a.millis["productive"], a.millis["lost"])
-        is_last = number == len(attempts)
         table.add_row(
             str(number),
             _steps(a),
             *map(in_words, parts),
             *([_date(a.began)] if is_wide else []),
-            Text(a.end or ("killed or still running" if is_last else "killed")),
+            Text(a.end or "killed"),
         )
     return table
 

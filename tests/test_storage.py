@@ -7,8 +7,9 @@ import logging
 import google_crc32c
 import pytest
 
+import podium.storage
 from podium.errors import ConfigError, StorageError
-from podium.storage import File, is_refusal, is_remote, open_folder
+from podium.storage import File, is_refusal, is_remote, open_folder, refusal
 from tests import gcs
 
 
@@ -59,6 +60,17 @@ def test_a_server_that_is_busy_is_asked_again(served, status):
     assert served.left == 0
 
 
+def test_a_wait_for_a_server_is_not_silent(served, monkeypatch, capsys):
+    folder = open_folder(f"gs://{gcs.BUCKET}/silent")
+    monkeypatch.setattr(podium.storage, "_SILENT_SECS", 0.01)
+    served.next(2, 503)
+    folder.names()
+    assert f"{folder}: no answer for 0.01 s, trying again" in capsys.readouterr().err
+    monkeypatch.setattr(podium.storage, "_SILENT_SECS", 60)
+    folder.names()
+    assert not capsys.readouterr().err
+
+
 def test_what_an_account_may_not_do_is_said_in_one_line(served):
     folder = open_folder(f"gs://{gcs.BUCKET}/mine")
     served.next(20, 403)
@@ -77,6 +89,7 @@ def test_what_an_account_may_not_do_is_said_in_one_line(served):
         (OSError("Too many requests, 429"), True),
         (PermissionError(13, "Permission denied"), True),
         (ConnectionResetError(), True),
+        (OSError("Cannot connect to host storage.googleapis.com:443"), True),
         (ValueError("DATA_LOSS: gs://b/403/state/d: wrong checksum"), False),
         (FileNotFoundError(2, "No such file or directory"), False),
     ],
@@ -86,6 +99,11 @@ def test_what_is_refused_is_told_from_what_is_damaged(error, says):
     around = Exception("Encountered error while reading")
     around.__cause__ = error
     assert is_refusal(around) == says
+
+
+def test_a_network_that_does_not_reach_is_named():
+    told = refusal(OSError("Cannot connect to host storage.googleapis.com:443"))
+    assert told.endswith("; is this machine on a network that reaches it?")
 
 
 @pytest.mark.parametrize("address", ["s3://b", "gs://", "gs:///"])

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import linecache
 import shutil
+import signal
 import sys
 import textwrap
 import traceback
@@ -80,13 +81,13 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _meant(self, name: str, value: str) -> str | None:
-        """The flag that a misspelt one is likely to be; a setting with its value."""
+        """The flags that a misspelt one may be; settings with its value."""
         if self.takes_settings:
             settings = {row[0] for row in describe(TrainConfig)}
             key = name.removeprefix("--")
             ends = [s for s in settings if s.rpartition(".")[2] == key]
-            if key in settings or len(ends) == 1:
-                return f"--config.{key if key in settings else ends[0]}{value}"
+            if found := [key] if key in settings else sorted(ends)[:_MOST_NAMES]:
+                return " or ".join(f"--config.{setting}{value}" for setting in found)
         known = [flag for flag in self._option_string_actions if flag != "-h"]
         return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
@@ -184,6 +185,8 @@ def _outcome(
         sys.stderr.close()
         return EXIT_FAILED
     except KeyboardInterrupt:
+        # Once more, by an impatient user or by `uv run`, would change the exit code.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         how = "interrupted; the same command continues"
         print(how if can_continue else "interrupted", file=sys.stderr)
         return EXIT_RUN_AGAIN if can_continue else EXIT_INTERRUPTED

@@ -99,7 +99,7 @@ def mistake_in_file(cls: type, error: Exception, line: str) -> str | None:
     if not wrong:
         return unknown_key(cls, key)
     hints = {row[0]: row[1] for row in describe(cls)}
-    expected = f"; expected {_in_words(hints[key])}" if key in hints else ""
+    expected = f"; expected {in_words(hints[key])}" if key in hints else ""
     value = repr(wrong[2]) if wrong[3] == "str" else wrong[2]
     return f"{key} is {value[:60]} ({wrong[3]}){expected}"
 
@@ -190,6 +190,12 @@ def _bounds(metadata: typing.Mapping) -> str:
     return ", ".join(f"{word} {end}" for word, end in words.items() if end is not None)
 
 
+def _none_means(metadata: typing.Mapping) -> str:
+    """What the meaning of a setting says of None, in parentheses."""
+    found = re.search(r"None: ([^;,]+)", metadata.get("doc", ""))
+    return f" ({found[1]})" if found else ""
+
+
 def _is_in_range(value: float, metadata: typing.Mapping) -> bool:
     low, high, above, below = map(metadata.get, ("low", "high", "above", "below"))
     return (
@@ -201,7 +207,7 @@ def _is_in_range(value: float, metadata: typing.Mapping) -> bool:
     )
 
 
-def _in_words(type_text: str) -> str:
+def in_words(type_text: str) -> str:
     """What a type name asks a user for."""
     words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
     return " or ".join(words.get(word, word) for word in type_text.split(" or "))
@@ -264,7 +270,7 @@ def _value(hint: Any, value: Any, path: str, metadata: typing.Mapping) -> Any:
     if value is None:
         if types.NoneType in choices:
             return None
-        raise ConfigError(f"{path} is None; expected {_in_words(type_name(hint))}")
+        raise ConfigError(f"{path} is None; expected {in_words(type_name(hint))}")
     if parts := parts_of(hint):
         return _part(parts, value, path)
     want = next(t for t in choices if t is not types.NoneType)
@@ -272,6 +278,8 @@ def _value(hint: Any, value: Any, path: str, metadata: typing.Mapping) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and not _is_in_range(value, metadata):
         expected = f"a number {_bounds(metadata)}".rstrip()
+        if types.NoneType in choices:
+            expected += f", or None{_none_means(metadata)}"
         raise ConfigError(f"{path} is {shown(value)}; expected {expected}")
     return value
 
@@ -309,6 +317,6 @@ def _scalar(want: Any, value: Any, path: str) -> Any:
     if not isinstance(value, want) or (isinstance(value, bool) and want is not bool):
         raise ConfigError(
             f"{path} is {shown(value)} ({type(value).__name__}); expected "
-            f"{_in_words(type_name(want))}"
+            f"{in_words(type_name(want))}"
         )
     return value

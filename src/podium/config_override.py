@@ -13,6 +13,7 @@ import typing
 from typing import Any
 
 from podium.config_dict import (
+    in_words,
     options,
     part_of_kind,
     parts_of,
@@ -41,9 +42,11 @@ def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
     overrides are in.
     """
     *parents, last = key.split(".")
-    path, part, node = "", cls, tree
+    path, part, node, may_be_none = "", cls, tree, ""
     for name in parents:
-        parts = parts_of(_hint(cls, part, path + name))
+        hint = _hint(cls, part, path + name)
+        parts = parts_of(hint)
+        may_be_none = path + name if types.NoneType in options(hint) else may_be_none
         if not parts:
             raise ConfigError(f"{path + name} is a single value: {key!r} means nothing")
         if node.get(name) is None:  # an optional part, switched on by its first setting
@@ -61,7 +64,13 @@ def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
             return
         part = part_of_kind(parts, node[name].get("kind"), path + name)
         path, node = path + name + ".", node[name]
-    node[last] = parse(_hint(cls, part, key), text, key)
+    hint = _hint(cls, part, key)
+    if text == "None" and may_be_none and types.NoneType not in options(hint):
+        raise ConfigError(
+            f"{key} is None; expected {in_words(type_name(hint))}; to leave "
+            f"{may_be_none} out, set --config.{may_be_none}=None"
+        )
+    node[last] = parse(hint, text, key)
 
 
 def parse(hint: Any, text: str, key: str) -> Any:
@@ -75,6 +84,7 @@ def parse(hint: Any, text: str, key: str) -> Any:
         raise ConfigError(
             f"{key} is a group of settings ({' or '.join(map(type_name, parts))}); "
             f"set one of them, e.g. --config.{key}.{dataclasses.fields(parts[0])[0].name}="
+            f"{', or None to leave it out' if types.NoneType in kinds else ''}"
         )
     want = next(k for k in kinds if k is not types.NoneType)
     if typing.get_origin(want) is tuple:

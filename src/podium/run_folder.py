@@ -84,3 +84,17 @@ def lock(workdir: str | Path) -> Iterator[None]:
         file.write(f"pid {os.getpid()} on host {socket.gethostname()}")
         file.flush()
         yield
+
+
+def is_being_trained(workdir: str | Path) -> bool | None:
+    """Whether a process holds the lock; None where this host cannot know."""
+    try:
+        with (Path(workdir) / _LOCK_FILE).open() as file:
+            if not file.read().endswith(f" on host {socket.gethostname()}"):
+                return None
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False

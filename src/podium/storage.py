@@ -14,6 +14,8 @@ import logging
 import os
 import re
 import shutil
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +27,7 @@ from podium.errors import ConfigError, StorageError
 
 _CHUNK_BYTES = 1 << 22
 _THREADS = 16
+_SILENT_SECS = 5
 
 
 class File(NamedTuple):
@@ -187,7 +190,7 @@ class _Bucket(Folder):
         self._root = path.removeprefix("gs://")
 
     def names(self) -> list[str]:
-        with self._said():
+        with self._said(), self._patience():
             try:
                 found = self._fs.ls(self._root, detail=False)
             except FileNotFoundError:
@@ -247,6 +250,18 @@ class _Bucket(Folder):
         return _Bucket(f"{self.path}/{name}")
 
     @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Says why nothing happens: gcsfs tries for half a minute, and is silent."""
+        line = f"{self.path}: no answer for {_SILENT_SECS} s, trying again"
+        timer = threading.Timer(_SILENT_SECS, lambda: print(line, file=sys.stderr))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
         """What the server refuses is a StorageError of one line."""
         try:
@@ -272,13 +287,14 @@ _FORBIDDEN = re.compile(
     r"Forbidden|PERMISSION_DENIED|response code: 403|does not have storage\."
 )
 _UNKNOWN = re.compile(r"credentials|UNAUTHENTICATED|response code: 401|, 401$")
+_AWAY = re.compile(r"Cannot connect to host|Could not resolve|Connect\w* timed? ?out")
 _BUSY = re.compile(r"UNAVAILABLE|response code: (408|429|5\d\d)|, (408|429|5\d\d)$")
 
 
 def is_refusal(error: BaseException) -> bool:
     """Whether a disk or server would not give what it may well have, whole."""
     kinds = (PermissionError, ConnectionError, TimeoutError)
-    patterns = (_FORBIDDEN, _UNKNOWN, _BUSY)
+    patterns = (_FORBIDDEN, _UNKNOWN, _BUSY, _AWAY)
     cause = error.__cause__ or error.__context__
     return (
         isinstance(error, kinds)
@@ -297,4 +313,6 @@ def refusal(error: BaseException) -> str:
         return f"{what}; give this account the role Storage Object Admin on the bucket"
     if _UNKNOWN.search(text):
         return f"{what}; run: gcloud auth application-default login"
+    if _AWAY.search(text):
+        return f"{what}; is this machine on a network that reaches it?"
     return what

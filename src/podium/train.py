@@ -312,8 +312,9 @@ def _setup(cfg: TrainConfig) -> "Setup":
         flags = [f"--config.mesh.{a}={n}" for a, n in full.items() if n != sizes[a]]
         if not flags or jax.default_backend() != "cpu":
             raise
+        what = str(error).partition(". ")[0].rstrip(".")
         raise ShardingError(
-            f"{error} On a CPU, a mesh written out in full makes virtual devices: add "
+            f"{what}. On a CPU, a mesh written out in full makes virtual devices: add "
             f"{' '.join(flags)} for {math.prod(full.values())}."
         ) from error
     return setup(cfg)
@@ -326,13 +327,19 @@ def _announce(parts: "Setup", manifests: list["Manifest"], first_step: int | Non
     cfg, devices = parts.cfg, list(parts.mesh.devices.flat)
     tokens = sum(s.tokens for m in manifests for s in m.splits["train"])
     mesh = " x ".join(f"{k}={n}" for k, n in parts.mesh.shape.items() if n > 1)
-    num_steps = cfg.num_steps - (first_step or 0)
     print(
         f"{param_count(cfg.model):,} parameters on {devices[0].platform} x "
         f"{len(devices)}{f' (mesh {mesh})' if mesh else ''}; {tokens:,} tokens of data; "
-        f"{num_steps:,} steps x {cfg.global_batch_seqs * cfg.data.seq_len:,} tokens",
+        f"{_steps_to_do(cfg, first_step)} x "
+        f"{cfg.global_batch_seqs * cfg.data.seq_len:,} tokens",
         file=sys.stderr,
     )
+
+
+def _steps_to_do(cfg: TrainConfig, first_step: int | None) -> str:
+    if not first_step:
+        return f"{cfg.num_steps:,} steps"
+    return f"steps {first_step + 1:,} to {cfg.num_steps:,}"
 
 
 def _note_schedule(cfg: TrainConfig, workdir: Path, first_step: int | None) -> None:

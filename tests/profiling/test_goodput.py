@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium import cli
+from podium import cli, run_folder
 from podium.trainer.events import read_lines
 from profiling import goodput
 from profiling.goodput_ledger import PARTS, account
@@ -367,3 +367,18 @@ def test_it_needs_no_jax():
 def test_durations_in_words():
     words = map(goodput.in_words, (12_345, 187_000, 7_500_000, 273_600_000))
     assert list(words) == ["12.3 s", "3 min 07 s", "2 h 05 min", "3 d 04 h"]
+
+
+def test_the_last_attempt_runs_while_its_process_holds_the_lock(tmp_path):
+    line = {"time": 2.0, "began": 1.0, "up": 1.0, "event": "start", "step": 0}
+    (tmp_path / "events.jsonl").write_text(json.dumps(line) + "\n")
+
+    def end():
+        return goodput.read_account(tmp_path)[0].attempts[-1].end
+
+    assert end() == "killed or still running"  # there is no lock to ask
+    with run_folder.lock(tmp_path):
+        assert end() == "still running"
+    assert end() == "killed"
+    (tmp_path / "run.lock").write_text("pid 1 on host elsewhere")
+    assert end() == "killed or still running"

@@ -28,11 +28,13 @@ def test_the_handlers_of_before_come_back():
 
 
 TWICE = """
-import signal
+import signal, time
 from podium.trainer.stopping import Stopping
 with Stopping(print):
     signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)  # the same one, by way of uv
     print("saving", flush=True)
+    time.sleep(0.5)
     signal.raise_signal(signal.SIGTERM)
     print("still here")
 """

@@ -25,6 +25,7 @@ from podium.storage import is_remote, open_folder
 
 FORMAT = "podium-gold"
 FORMAT_VERSION = 1
+_AGAIN = "copy the data set again, or prepare the data again"
 SPLITS = ("train", "eval")
 MANIFEST_FILE = "manifest.json"
 
@@ -170,7 +171,7 @@ def load_manifest(folder: Folder) -> Manifest:
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     except (ValueError, RecursionError) as e:
-        raise DataError(f"{path}: not valid JSON; prepare the data again") from e
+        raise DataError(f"{path}: not valid JSON; {_AGAIN}") from e
     manifest = _parse(tree, path)
     _check_files(files, manifest)
     return manifest
@@ -197,7 +198,9 @@ def check_one_tokenizer(paths: Sequence[str], manifests: Sequence[Manifest]) -> 
 
 def _parse(tree: Any, where: str) -> Manifest:
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise DataError(f"{where}: not a manifest: its format is not {FORMAT!r}")
+        raise DataError(
+            f"{where}: not a manifest: its format is not {FORMAT!r}; {_AGAIN}"
+        )
     version = tree.get("format_version")
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise DataError(
@@ -207,11 +210,11 @@ def _parse(tree: Any, where: str) -> Manifest:
     try:
         actual = _fingerprint(tree)
     except (ValueError, RecursionError) as e:  # lone surrogates, endless nesting
-        raise DataError(f"{where}: not valid JSON; prepare the data again") from e
+        raise DataError(f"{where}: not valid JSON; {_AGAIN}") from e
     if tree.get("fingerprint") != actual:
         raise DataError(
             f"{where}: was changed after it was written: fingerprint "
-            f"{tree.get('fingerprint')}, contents give {actual}; prepare the data again"
+            f"{tree.get('fingerprint')}, contents give {actual}; {_AGAIN}"
         )
     values = {
         k: v

@@ -8,11 +8,14 @@ jax's preemption service tells all, and picks a step that none has begun yet.
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+_ONE_PRESS_SECS = 0.3  # `uv run` passes on what its process group was sent: that is one
 
 
 class Stopping:
@@ -22,7 +25,7 @@ class Stopping:
         """`say` tells the user that the signal was understood."""
         self.signal: int | None = None  # why the run stops at the step last asked about
         self._heard: int | None = None
-        self._is_last = False  # whether a signal came
+        self._first_at: float | None = None  # when a signal came
         self._say = say
         self._is_alone = jax.process_count() == 1
         self._before: dict[int, Any] = {}
@@ -56,10 +59,13 @@ class Stopping:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: Any) -> None:
-        if self._is_last:  # the second one leaves at once
+        now = time.monotonic()
+        if self._first_at is not None:  # the second one leaves at once
+            if now - self._first_at < _ONE_PRESS_SECS:
+                return
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self._heard, self._is_last = number, True
+        self._heard, self._first_at = number, now
         if self._is_alone:
             self._say(
                 f"{signal.Signals(number).name}: saving after this step, then leaving; "
