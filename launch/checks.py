@@ -84,6 +84,19 @@ def check_folder(cfg: TrainConfig) -> None:
         )
 
 
+def check_export(cfg: TrainConfig) -> None:
+    """Raises ConfigError for a model to export that no family of transformers has."""
+    if cfg.launch and cfg.launch.export:
+        from podium.pretrained.configs import write_config
+
+        try:
+            write_config(cfg.model, cfg.data.seq_len)
+        except ConfigError as error:
+            raise ConfigError(
+                f"launch.export={cfg.launch.export}: {error}; leave it out (None)"
+            ) from error
+
+
 def check_text(text: str | None, root: Path) -> None:
     """Raises ConfigError for a `data.text` of the command line that stays behind."""
     if text is None or text.startswith("tfds:") or text == "None":

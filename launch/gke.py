@@ -93,6 +93,7 @@ def make(
     everywhere = hosts * where.num_slices
     checks.check_mesh(cfg, where.num_devices, where.num_slices, where.name)
     checks.check_folder(cfg)
+    checks.check_export(cfg)
     checkout = source.read_checkout()
     config = vertex.inside(checkout.root, config)
     checks.check_data(cfg, everywhere)
@@ -204,27 +205,7 @@ def _pod(
         ]
     if isinstance(launch.capacity, ReservationConfig) and launch.capacity.name:
         node["cloud.google.com/reservation-name"] = launch.capacity.name.split("/")[-1]
-    pod: dict[str, Any] = {"spec": spec}
-    buckets = sorted({path.split("/")[2] for path in cfg.data.paths})
-    if buckets:  # mounted where launch.job looks, as on Vertex AI
-        pod["metadata"] = {"annotations": {"gke-gcsfuse/volumes": "true"}}
-        mounts = [(f"bucket-{i}", bucket) for i, bucket in enumerate(buckets)]
-        spec["volumes"] = [
-            {
-                "name": name,
-                "csi": {
-                    "driver": "gcsfuse.csi.storage.gke.io",
-                    "readOnly": True,
-                    "volumeAttributes": {"bucketName": bucket},
-                },
-            }
-            for name, bucket in mounts
-        ]
-        spec["containers"][0]["volumeMounts"] = [
-            {"name": name, "mountPath": f"/gcs/{bucket}", "readOnly": True}
-            for name, bucket in mounts
-        ]
-    return pod
+    return {"spec": spec}
 
 
 def _env(where: Slice, port: int | None) -> list[dict[str, Any]]:

@@ -5,16 +5,15 @@
 python -m launch.job --run=NAME --hosts=4 --config=configs/X.py
 
 Checkpoints go to AIP_CHECKPOINT_DIR, the rest of the run folder is kept beside them and
-brought back at the next start, and data on gs:// is read where it is mounted or copied
-to the disk. SIGTERM is handed on; a run that was stopped after saving ends in a way that
-makes Vertex AI start the job again.
+brought back at the next start, and a model that is asked for goes to AIP_MODEL_DIR.
+SIGTERM is handed on; a run that was stopped after saving ends in a way that makes Vertex
+AI start the job again.
 """
 
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +24,11 @@ from typing import Any
 
 from launch import peers
 from launch.follow import RUN_FOLDER
-from launch.mirror import Mirror
+from launch.mirror import RUN_LOCK, Mirror
 from launch.source import SOURCE_FILE
 from podium import cli
 from podium.errors import ConfigError
-from podium.storage import is_remote, open_folder
+from podium.storage import open_folder
 
 _EXAMPLE = """example:
   python -m launch.job --run=mine --hosts=1 --folder=gs://my-bucket/runs/mine \\
@@ -40,7 +39,7 @@ but for 75, saved and to be continued, which becomes 134: Vertex AI takes that f
 passing fault and starts the job again.
 """
 EXIT_TRY_AGAIN = 134  # 128 + SIGABRT: tried again up to 3 times
-_MOUNT = Path("/gcs")  # where Vertex AI mounts every bucket
+_EXPORTED = "config.json"  # of a model folder
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,9 +80,6 @@ def main(argv: Sequence[str]) -> int:
         cli.say(f"job: {number} files of the run's folder are brought back")
     if cfg.checkpoint.folder is None:
         overrides["checkpoint.folder"] = found["checkpoints"]
-    if cfg.data.paths:
-        local = [fetch(path, workdir.parent / "gold") for path in cfg.data.paths]
-        overrides["data.paths"] = ",".join(local)
     command = [
         *(sys.executable, "-m", "podium.train", f"--config={args.config}"),
         *(f"--config.{key}={value}" for key, value in overrides.items()),
@@ -91,11 +87,16 @@ def main(argv: Sequence[str]) -> int:
         *peers.flags(args.hosts),
     ]
     with mirror:
-        return exit_code(_run(command))
+        code = _run(command)
+        wrote = (workdir / RUN_LOCK).exists()  # of several hosts the first
+        if code == 0 and wrote and cfg.launch and cfg.launch.export:
+            export_model(workdir, found["model"])
+        return exit_code(code)
 
 
 def folders(env: Mapping[str, str], given: str | None) -> dict[str, Any]:
-    """Addresses of the run's folder, its checkpoints and its TensorBoard files."""
+    """Addresses of the run's folder, its checkpoints, its TensorBoard files and the
+    model that is exported."""
     checkpoints = (env.get("AIP_CHECKPOINT_DIR") or "").rstrip("/")
     folder = given or checkpoints.rpartition("/")[0]
     if not folder:
@@ -106,45 +107,33 @@ def folders(env: Mapping[str, str], given: str | None) -> dict[str, Any]:
     return {
         "folder": folder.rstrip("/"),
         "checkpoints": checkpoints or f"{folder.rstrip('/')}/checkpoints",
+        "model": env.get("AIP_MODEL_DIR") or f"{folder.rstrip('/')}/model",
         "board": (env.get("AIP_TENSORBOARD_LOG_DIR") or "").rstrip("/") or None,
     }
 
 
-def fetch(path: str, disk: Path) -> str:
-    """A data folder as podium.train can read it. Raises ConfigError, StorageError.
+def export_model(workdir: Path, to: str) -> None:
+    """The trained model as transformers reads it, in a folder of the bucket.
 
-    Where buckets are mounted it is read there; elsewhere it is copied once, and a copy
-    that is whole is used again.
+    A later start that finds it there, whole, does nothing. Raises StorageError.
     """
-    if not is_remote(path):
-        return path
-    name = path.removeprefix("gs://").rstrip("/")
-    if (_MOUNT / name).is_dir():
-        return str(_MOUNT / name)
-    there, here = open_folder(path), disk / name
-    names = there.files()
-    if "manifest.json" not in names:
-        raise ConfigError(
-            f"data.paths: {path} holds no manifest.json; expected a folder that "
-            "podium.prepare made, copied whole"
-        )
-    sizes = {file: there.describe(file).num_bytes for file in names}
-    missing = {
-        file: size
-        for file, size in sizes.items()
-        if not (here / file).is_file() or (here / file).stat().st_size != size
-    }
-    disk.mkdir(parents=True, exist_ok=True)
-    if sum(missing.values()) > (free := shutil.disk_usage(disk).free):
-        raise ConfigError(
-            f"data.paths: {path} has {sum(sizes.values()) / 1e9:,.1f} GB, the disk of this "
-            f"host {free / 1e9:,.1f} GB left; set --config.launch.disk_gb higher"
-        )
-    for file in missing:
-        (here / file).parent.mkdir(parents=True, exist_ok=True)
-        (here / file).write_bytes(there.read(file))
-    cli.say(f"job: {len(missing)} of {len(sizes)} files of {path} copied to {here}")
-    return str(here)
+    there = open_folder(to)
+    if _EXPORTED in there.names():
+        return
+    with tempfile.TemporaryDirectory(dir=workdir.parent) as folder:
+        made = Path(folder) / "model"
+        command = [
+            *(sys.executable, "-m", "podium.convert", "--to=hf"),
+            *(f"--input={workdir}", f"--output={made}"),
+        ]
+        if subprocess.run(command).returncode:
+            cli.say(f"WARNING: the model is not exported to {to}: see above")
+            return
+        # Last the one that says it is whole.
+        names = sorted(os.listdir(made), key=lambda name: name == _EXPORTED)
+        for name in names:
+            there.put(made / name, name)
+    cli.say(f"job: the model is in {to}")
 
 
 def versions() -> str:

@@ -20,7 +20,7 @@ from podium.storage import Folder, open_folder
 
 BOARD = "tensorboard"  # D/tensorboard goes to AIP_TENSORBOARD_LOG_DIR
 _STAY = ("data", "checkpoints")  # folders of D/ that are not copied
-_LOCK = "run.lock"  # the process that writes D/ makes it
+RUN_LOCK = "run.lock"  # the process that writes D/ makes it
 _LAST_TRIES = 6
 _LOOK_SECS = 0.25  # between looks at events.jsonl: a stat
 _EVENTS = "events.jsonl"
@@ -47,7 +47,7 @@ class Mirror:
 
         A D/ that outlived its process is newer, and left as it is.
         """
-        if (self._workdir / _LOCK).exists():
+        if (self._workdir / RUN_LOCK).exists():
             return 0
         names = [n for n in self._run.files() if not n.startswith(f"{BOARD}/")]
         for name in names:
@@ -59,7 +59,7 @@ class Mirror:
 
     def sync(self) -> None:
         """Copies what has changed since the last time. Raises StorageError."""
-        if not (self._workdir / _LOCK).exists():
+        if not (self._workdir / RUN_LOCK).exists():
             return  # another host writes the run folder
         for path in sorted(self._workdir.rglob("*")):
             name = path.relative_to(self._workdir).as_posix()
@@ -69,7 +69,7 @@ class Mirror:
                 version = _version(path)
                 if self._copied.get(name) != version:
                     folder, name_there = self._place(name)
-                    folder.write(name_there, path.read_bytes())
+                    folder.put(path, name_there)
                     self._copied[name] = version
 
     def _place(self, name: str) -> tuple[Folder, str]:
@@ -117,6 +117,6 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 def _is_copied(name: str) -> bool:
-    if name.split("/")[0] in _STAY or name == _LOCK:
+    if name.split("/")[0] in _STAY or name == RUN_LOCK:
         return False
     return not name.endswith(".part")

@@ -129,6 +129,7 @@ def prepare(config: str, overrides: dict[str, str], *, is_planned: bool) -> Laun
     checks.check_data(cfg, where.hosts)
     checks.check_text(overrides.get("data.text"), checkout.root)
     checks.check_folder(cfg)
+    checks.check_export(cfg)
     step("config", f"{config} is sound")
     step("machines", _machines_line(where, settings))
     step("cost", cost_line(where, settings))

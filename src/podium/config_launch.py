@@ -89,6 +89,11 @@ class LaunchConfig:
     )
     timeout_hours: float = setting(168.0, "then the job is ended", unit="h", above=0.0)
     disk_gb: int = setting(200, "boot disk of a host", unit="GB", low=100)
+    export: Literal["hf"] | None = setting(
+        None,
+        "what a finished run leaves in AIP_MODEL_DIR; hf: a folder that transformers "
+        "reads; None: nothing",
+    )
     experiment: str | None = setting(
         None, "of Vertex Experiments that the run belongs to"
     )

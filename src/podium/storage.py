@@ -81,6 +81,10 @@ class Folder(abc.ABC):
         """A small file, whole or not at all."""
 
     @abc.abstractmethod
+    def put(self, path: Path, name: str) -> None:
+        """A copy of a file on this disk, however large; in a bucket whole or not."""
+
+    @abc.abstractmethod
     def move(self, name: str, to: str) -> None:
         """A file or folder, to a name that is not taken."""
 
@@ -152,6 +156,9 @@ class _Disk(Folder):
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._root / name)
+
+    def put(self, path: Path, name: str) -> None:
+        shutil.copyfile(path, self._root / name)
 
     def move(self, name: str, to: str) -> None:
         (self._root / name).rename(self._root / to)
@@ -230,6 +237,10 @@ class _Bucket(Folder):
     def write(self, name: str, data: bytes) -> None:
         with self._said():
             self._fs.pipe_file(f"{self._root}/{name}", data)
+
+    def put(self, path: Path, name: str) -> None:
+        with self._said():
+            self._fs.put_file(str(path), f"{self._root}/{name}")
 
     def move(self, name: str, to: str) -> None:
         with self._said():

@@ -46,8 +46,6 @@ def test_the_102b_runs_on_32_hosts_of_v4_256(capsys):
         "--config=configs/dense_100b_v4_256.py",
     ]
     assert container["resources"]["limits"] == {"google.com/tpu": "4"}
-    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-    assert mounts == ["/gcs/my-bucket", "/gcs/other"]
     assert "MEGASCALE_NUM_SLICES" not in [row["name"] for row in container["env"]]
     # Pods get names of at most 63 letters.
     assert len(f"{name}-slice-0-31-abcde") <= 63

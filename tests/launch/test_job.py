@@ -15,6 +15,7 @@ from launch import job, peers
 from launch.mirror import Mirror
 from podium import storage
 from podium.errors import ConfigError
+from tests.pretrained.folders import check_equal, imported
 
 
 def spec(pool, index, **pools):
@@ -92,6 +93,7 @@ def test_the_run_lies_where_vertex_says_or_where_it_is_told():
     assert job.folders(env, None) == {
         "folder": base,
         "checkpoints": f"{base}/checkpoints",
+        "model": f"{base}/model",
         "board": f"{base}/logs",
     }
     assert job.folders({}, f"{base}/")["checkpoints"] == f"{base}/checkpoints"
@@ -189,34 +191,22 @@ def test_a_bucket_that_refuses_is_said_and_ends_nothing(
     assert f"{place}/run lacks the last metrics of this start" in said
 
 
-def test_data_in_a_bucket_is_copied_once(place, tmp_path, capsys):
-    folder = storage.open_folder(place)
-    for name in ("manifest.json", "train-0.tfrecord"):
-        folder.write(name, name.encode())
-    here = job.fetch(place, tmp_path)
-    assert (tmp_path / here / "train-0.tfrecord").read_text() == "train-0.tfrecord"
-    (tmp_path / here / "train-0.tfrecord").write_text("cut")
-    assert job.fetch(place, tmp_path) == here
-    assert (tmp_path / here / "train-0.tfrecord").read_text() == "train-0.tfrecord"
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in said if line.startswith("job:")] == ["2", "1"]
-    assert job.fetch("/some/folder", tmp_path) == "/some/folder"
-    with pytest.raises(ConfigError, match=r"holds no manifest\.json"):
-        job.fetch(f"{place}/nothing", tmp_path)
-
-
-def test_where_buckets_are_mounted_nothing_is_copied(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_MOUNT", tmp_path)
-    (tmp_path / "b" / "gold").mkdir(parents=True)
-    assert job.fetch("gs://b/gold/", tmp_path / "disk") == str(tmp_path / "b" / "gold")
-
-
-def test_data_beyond_the_disk_is_refused(place, tmp_path, monkeypatch):
-    storage.open_folder(place).write("manifest.json", b"x" * 1000)
-    full = type("Usage", (), {"free": 999})
-    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: full)
-    with pytest.raises(ConfigError, match=r"set --config\.launch\.disk_gb higher"):
-        job.fetch(place, tmp_path)
+def test_a_model_is_exported_once_and_config_json_says_that_it_is_whole(
+    place, tmp_path, capfd
+):
+    workdir = imported("llama_3_8b", tmp_path)
+    there = storage.open_folder(place)
+    there.write("model.safetensors", b"of a start that was cut short")
+    job.export_model(workdir, place)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "back").mkdir(exist_ok=True)
+        (tmp_path / "back" / name).write_bytes(there.read(name))
+    check_equal(tmp_path / "hf", tmp_path / "back")
+    assert f"job: the model is in {place}" in capfd.readouterr().err
+    job.export_model(workdir, place)
+    assert not capfd.readouterr().err  # it is there
+    job.export_model(tmp_path / "nothing", f"{place}-other")
+    assert f"is not exported to {place}-other: see above" in capfd.readouterr().err
 
 
 def test_the_bootstrap_refuses_an_archive_that_is_damaged(bucket, tmp_path):

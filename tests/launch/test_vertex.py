@@ -170,6 +170,15 @@ def test_a_config_outside_the_checkout_is_refused(tmp_path, capsys):
     assert "lies outside the checkout" in capsys.readouterr().err
 
 
+def test_a_model_that_cannot_be_exported_is_refused(capsys):
+    odd = ["--config.launch.export=hf", "--config.model.norm.kind=layernorm"]
+    with pytest.raises(SystemExit):
+        cli.run(vertex.main, [*BASE, *WHERE, "--slice=v5e-8", *odd])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("ConfigError: launch.export=hf: no family of transformers")
+    assert line.endswith("; leave it out (None)")
+
+
 def test_help_shows_an_example():
     done = subprocess.run(
         [sys.executable, "-m", "launch.vertex", "--help"],

@@ -92,6 +92,19 @@ def test_a_notice_asks_the_run_to_stop(server, tmp_path, key):
     assert (event["event"], event["what"]) == ("maintenance", key)
 
 
+def test_a_notice_after_the_end_asks_nothing(server, tmp_path):
+    asked = []
+    with Events(tmp_path) as events:
+        watching = maintenance.Maintenance(events, print, lambda: asked.append(1))
+        with watching:
+            wait_for(lambda: len({key for key, etag in server.asked}) == 2)
+        server.values["preempted"] = "TRUE"
+        for thread in threading.enumerate():
+            if thread.name.startswith("podium-"):
+                thread.join(10)
+    assert not asked
+
+
 def test_elsewhere_nothing_is_asked(monkeypatch, tmp_path):
     monkeypatch.delenv("GCE_METADATA_HOST", raising=False)
     monkeypatch.setattr(maintenance, "_PRODUCT", tmp_path / "none")

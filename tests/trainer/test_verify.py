@@ -107,6 +107,15 @@ def test_a_sound_step_comes_out_the_same_and_leaves_the_state(run, verifier, tmp
     [event] = read_events(tmp_path)
     assert (event["event"], event["step"]) == ("verify", 2)
     assert [verifier.is_due(step) for step in range(1, 5)] == [False, True] * 2
+    # Of several that differ from most the first is named, and what was known sound.
+    bad = with_leaf(
+        state, "params/final_norm/scale", lambda x: flipped(flipped(x, 6), 5)
+    )
+    with pytest.raises(HardwareError) as error:
+        verifier.check_replicas(3, bad)
+    line = str(error.value)
+    assert "alike: cpu 5 of process 0 differs" in line
+    assert "The last check that found nothing was of step 1 " in line
 
 
 class Flaky:

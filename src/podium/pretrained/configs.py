@@ -321,7 +321,7 @@ def write_config(cfg: ModelConfig, max_tokens: int, like: str | None = None) -> 
             if "rope_theta" in tree:
                 tree["max_position_embeddings"] = max_tokens
             return tree
-        wrong[name] = missed
+        wrong[name] = list(dict.fromkeys(missed))  # of several layers, once
     nearest = min(wrong, key=lambda name: len(wrong[name]))
     raise ConfigError(
         f"no family of transformers has all parts of this model; {nearest} is nearest, "
