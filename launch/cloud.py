@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from launch.explain import explain, is_transient, said
 from podium import cli
+from podium.endpoints import credentials, override
 from podium.errors import CloudError, ConfigError
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Cloud:
         """Storage's Client; STORAGE_EMULATOR_HOST is its own variable."""
         with _installed():
             from google.cloud import storage
-        address = os.environ.get("STORAGE_EMULATOR_HOST") or _override("STORAGE")
+        address = os.environ.get("STORAGE_EMULATOR_HOST") or override("STORAGE")
         return self._plain(storage.Client, address)
 
     @functools.cached_property
@@ -85,7 +86,7 @@ class Cloud:
         """Logging's Client, over HTTP."""
         with _installed():
             from google.cloud import logging
-        return self._plain(logging.Client, _override("LOGGING"), _use_grpc=False)
+        return self._plain(logging.Client, override("LOGGING"), _use_grpc=False)
 
     def call(
         self,
@@ -134,7 +135,7 @@ class Cloud:
     def _rest(self, client: Any, name: str, host: str | None) -> Any:
         from google.api_core.client_options import ClientOptions
 
-        address = _override(name) or host
+        address = override(name) or host
         options = ClientOptions(
             api_endpoint=address, quota_project_id=None if address else self.project
         )
@@ -143,7 +144,7 @@ class Cloud:
             lambda: client(
                 transport="rest",
                 client_options=options,
-                credentials=_credentials(address),
+                credentials=credentials(address),
             ),
         )
 
@@ -154,25 +155,10 @@ class Cloud:
             lambda: client(
                 project=self.project,
                 client_options=options,
-                credentials=_credentials(address),
+                credentials=credentials(address),
                 **more,
             ),
         )
-
-
-def _override(name: str) -> str | None:
-    """Of gcloud, see `gcloud topic configurations`."""
-    found = os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}")
-    return found.rstrip("/") if found else None
-
-
-def _credentials(address: str | None) -> Any:
-    """None: those of gcloud or of the machine."""
-    if not (address or "").startswith("http://"):
-        return None
-    from google.auth.credentials import AnonymousCredentials
-
-    return AnonymousCredentials()
 
 
 class _installed:

@@ -89,11 +89,24 @@ def run_folder(launch: LaunchConfig, run: str) -> str:
     return f"{(launch.bucket or '').rstrip('/')}/runs/{run}"
 
 
+_TRACKED = ("project", "region", "experiment", "machine", "count", "usd_per_hour")
+
+
 def job_flags(
-    config_file: str, overrides: dict[str, str], run: str, hosts: int
+    config_file: str,
+    overrides: dict[str, str],
+    run: str,
+    hosts: int,
+    launch: LaunchConfig,
 ) -> list[str]:
-    """What the job's own command is given; `launch.*` concerns the machines alone."""
+    """What the job's own command is given; of `launch.*`, which concerns the machines,
+    what Vertex Experiments is to know of them."""
     training = {k: v for k, v in overrides.items() if not k.startswith("launch.")}
+    if launch.experiment:
+        training["launch.run"] = run
+        for name in _TRACKED:
+            if (value := getattr(launch, name)) is not None:
+                training[f"launch.{name}"] = str(value)
     words = [
         f"--run={run}",
         f"--hosts={hosts}",

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a run is launched: the settings of `python -m launch.vertex` and `launch.gke`.
 
-Training itself reads none of them, and a run may be continued with others.
+Training itself reads the experiment alone, and a run may be continued with others.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ class LaunchConfig:
         "reads; None: nothing",
     )
     experiment: str | None = setting(
-        None, "of Vertex Experiments that the run belongs to"
+        None, "of Vertex Experiments that the run is shown in; None: nothing is sent"
     )
     coordinator_port: int | None = setting(
         None,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from podium import cli, processes, resume, run_folder, starts
+from podium import cli, processes, resume, run_folder, starts, tracking_start
 from podium.config import DataConfig, TrainConfig
 from podium.errors import ConfigError, PodiumError, ShardingError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from podium.input.manifest import Manifest
     from podium.input.server import InputServer
     from podium.trainer.setup import Setup
+    from podium.trainer.tracking import Tracker
 
 _EXAMPLE = """example:
   python -m podium.train --config=configs/quickstart.py --workdir=runs/quickstart \\
@@ -45,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if not args.workdir:
         parser.error("--workdir is missing, e.g. --workdir=runs/first")
     workdir = Path(args.workdir)
+    tracking_start.check(cfg)
     ours = processes.join(args, cfg.peer_secs)
     with run_folder.tidy(workdir) if ours.is_first else contextlib.nullcontext():
         code = _run(cfg, workdir, ours)
@@ -81,6 +83,7 @@ def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
             )
         if ours.is_first:
             _done_already(cfg, workdir, first_step)
+            _send_rest(asked, workdir, manifests)
         return 0
     finally:
         server.close()
@@ -214,6 +217,29 @@ def _done_already(cfg: TrainConfig, workdir: Path, step: int) -> None:
             print(f"{path}: written, it was missing", file=sys.stderr)
 
 
+def _trackers(
+    cfg: TrainConfig, workdir: Path, manifests: list["Manifest"]
+) -> list["Tracker"]:
+    prints = [m.fingerprint for m in manifests]
+    paths = cfg.data.paths or (str(resume.data_folder(workdir)),)
+    return tracking_start.trackers(cfg, workdir, list(zip(paths, prints, strict=True)))
+
+
+def _send_rest(cfg: TrainConfig, workdir: Path, manifests: list["Manifest"]) -> None:
+    """What a service had missed when the run ended."""
+    from podium.trainer.summary import summary
+    from podium.trainer.tracking import END_SECS, lost_line
+
+    for tracker in _trackers(cfg, workdir, manifests):
+        tracker.start()
+        steps = resume.whole_steps(
+            resume.checkpoints_folder(workdir, cfg.checkpoint.folder)
+        )
+        told = tracker.close("COMPLETE", summary(workdir), steps, END_SECS)
+        if line := lost_line(told):
+            cli.say(line)
+
+
 def _train(
     cfg: TrainConfig,
     asked: TrainConfig,
@@ -237,7 +263,11 @@ def _train(
     parts = _setup(cfg)
     prints = [m.fingerprint for m in manifests]
 
+    trackers = _trackers(asked, workdir, manifests) if ours.is_first else []
+
     def write_config() -> None:
+        for tracker in trackers:
+            tracker.start()
         if ours.is_first:
             resume.write_config(workdir, asked, prints, manifests[0].tokenizer)
             if asked.init_from:
@@ -257,6 +287,7 @@ def _train(
             fingerprints=prints,
             first_step=first_step,
             on_start=write_config,
+            trackers=trackers,
         )
         outcome = trainer.run()
     if not outcome.is_done:

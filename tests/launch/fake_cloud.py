@@ -22,17 +22,11 @@ from unittest import mock
 from google.cloud.aiplatform_v1 import types
 from google.cloud.devtools import cloudbuild_v1
 
-NUMBER = "123456789012"  # of the project: names come back with it, not with its id
+# The project's number: names come back with it, not with its id.
+from tests.launch.fake_experiments import NUMBER, Experiments, RefusedError
+
 _SERVICES = ("AIPLATFORM", "CLOUDBUILD", "ARTIFACTREGISTRY", "LOGGING")
 _ACTIVE = ("JOB_STATE_QUEUED", "JOB_STATE_PENDING", "JOB_STATE_RUNNING")
-
-
-class RefusedError(Exception):
-    """An answer other than 200."""
-
-    def __init__(self, code: int, status: str, message: str):
-        super().__init__(message)
-        self.code, self.status, self.message = code, status, message
 
 
 class FakeCloud:
@@ -49,6 +43,8 @@ class FakeCloud:
         self.job_error = ""
         self.build_fails = ""
         self.on_job: Callable[[dict[str, Any]], None] | None = None  # runs it itself
+        self.experiments = Experiments()
+        self.is_down = False  # every request is refused
         self._faults: list[tuple[str, int, str, bool]] = []
         self._lock = threading.RLock()
 
@@ -87,6 +83,8 @@ class FakeCloud:
         """The answer, or RefusedError; None: the connection is dropped."""
         with self._lock:
             self.requests.append((verb, path))
+            if self.is_down:
+                raise RefusedError(503, "UNAVAILABLE", "The service is unavailable.")
             fault = self._take_fault(f"{verb} {path}")
             if fault and not fault[3]:
                 return self._broken(fault)
@@ -121,6 +119,9 @@ class FakeCloud:
             r"GET /v1/projects/[^/]+/locations/[^/]+/repositories/(.+)": self._get_repo,
             r"POST /v2/entries:list": self._entries,
         }
+        found = self.experiments.route(verb, path, query, body)
+        if found is not None:
+            return found
         for pattern, handler in routes.items():
             if found := re.fullmatch(pattern, f"{verb} {path}"):
                 return handler(*found.groups(), query=query, body=body)
@@ -296,10 +297,14 @@ def fake_cloud() -> Iterator[FakeCloud]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one piece: else the client's kernel waits 40 ms
 
         def _answer(self) -> None:
             address = urllib.parse.urlsplit(self.path)
-            query = dict(urllib.parse.parse_qsl(address.query))
+            query: Any = {
+                name: values if len(values) > 1 else values[0]
+                for name, values in urllib.parse.parse_qs(address.query).items()
+            }
             size = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(size) or b"{}")
             path = urllib.parse.unquote(address.path)
@@ -321,7 +326,7 @@ def fake_cloud() -> Iterator[FakeCloud]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = _answer
+        do_GET = do_POST = do_PATCH = _answer
 
         def log_message(self, *_: Any) -> None:
             pass

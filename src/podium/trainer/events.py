@@ -35,6 +35,7 @@ Event = Literal[
     "verify",
     "hosts",
     "maintenance",
+    "tracking",
     "stop",
     "fault",
 ]

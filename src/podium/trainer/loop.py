@@ -10,7 +10,7 @@ is a function of (seed, step) alone; the state is the only thing carried along.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,12 @@ from podium.errors import HardwareError, at_work
 from podium.input.device import Feed, Prefetcher, prefetch
 from podium.input.server import InputServer, Stream
 from podium.input.spec import StreamSpec
-from podium.resume import find_checkpoint, skipped_batches
+from podium.resume import (
+    checkpoints_folder,
+    find_checkpoint,
+    skipped_batches,
+    whole_steps,
+)
 from podium.skipped_batches import batch_of, num_skipped
 from podium.skipped_batches import write as write_skips
 from podium.trainer.damage import DamageLog
@@ -41,6 +46,8 @@ from podium.trainer.setup import Setup
 from podium.trainer.state import TrainState, init_state, state_of
 from podium.trainer.step import StepFn, batch_sharding, make_eval_step
 from podium.trainer.stopping import Stopping
+from podium.trainer.summary import summary
+from podium.trainer.tracking import END_SECS, HURRY_SECS, State, Tracker, lost_line
 from podium.trainer.verify import Verifier
 from podium.trainer.watchdog import Watchdog
 
@@ -67,8 +74,11 @@ class Trainer:
         fingerprints: list[str],
         first_step: int | None,
         on_start: Callable[[], None] = lambda: None,
+        trackers: Sequence[Tracker] = (),
     ):
         """`first_step` is the checkpoint to continue from, None for a new run.
+
+        `trackers` show the run in services; the first process has them.
 
         `on_start` is called when all is compiled and restored: steps will be done.
         """
@@ -76,7 +86,7 @@ class Trainer:
         self.workdir = Path(workdir)
         self.fingerprints = fingerprints
         self.resume_step = first_step
-        self.on_start = on_start
+        self.on_start, self.trackers = on_start, trackers
         self.first_step = first_step or 0
         shape = (self.cfg.global_batch_seqs, self.cfg.data.seq_len)
         self.feed = Feed.of(batch_sharding(setup.rules), shape)
@@ -137,11 +147,24 @@ class Trainer:
                 lost_peers.leave(f"lost another process of this run ({line})")
             self.steps.flush()
             self.events.add("fault", error=f"{type(error).__name__}: {error}"[:500])
+            self._end_tracking("FAILED", HURRY_SECS)
             raise
         finally:
             self.progress.close()
             self.saver.close()
             self.events.close()
+
+    def _end_tracking(self, state: State, secs: float) -> None:
+        """Lets the services have the rest; what they did not get is said and noted."""
+        if not self.trackers:
+            return
+        folder = checkpoints_folder(self.workdir, self.cfg.checkpoint.folder)
+        figures, steps = summary(self.workdir), whole_steps(folder)
+        for tracker in self.trackers:
+            told = tracker.close(state, figures, steps, secs)
+            self.events.add("tracking", **told)
+            if line := lost_line(told):
+                self.progress.say(line)
 
     def _run(self) -> Outcome:
         cfg, num_steps = self.cfg, self.cfg.num_steps
@@ -175,6 +198,10 @@ class Trainer:
                     state = self._train(state, *again, reporter, trace, metrics)
         step = int(state.step)
         is_done = step >= num_steps
+        if is_done:
+            self._end_tracking("COMPLETE", END_SECS)
+        else:
+            self._end_tracking("CANCELLED", HURRY_SECS)
         self.events.add("stop", step=step, done=is_done, signal=self.stopping.signal)
         return Outcome(state, step, is_done, self.eval_loss)
 
@@ -289,6 +316,7 @@ class Trainer:
             self.workdir,
             first_step=self.first_step,
             tensorboard_every=self.cfg.log_every_steps,
+            trackers=self.trackers,
         )
 
     def _compile_and_start(self) -> tuple[StepFn, TrainState]:

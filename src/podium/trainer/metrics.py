@@ -13,13 +13,16 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podium.config import TrainConfig
 from podium.models import flops
 from podium.trainer.board import Board
+
+if TYPE_CHECKING:
+    from podium.trainer.tracking import Tracker
 
 
 class Metrics:
@@ -29,7 +32,16 @@ class Metrics:
     does not end for its log.
     """
 
-    def __init__(self, workdir: str | Path, *, first_step: int, tensorboard_every: int):
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        first_step: int,
+        tensorboard_every: int,
+        trackers: Sequence["Tracker"] = (),
+    ):
+        """`trackers` are told when there are rows to send."""
+        self._trackers = trackers
         self._workdir = Path(workdir)
         self._path = self._workdir / "metrics.jsonl"
         self._every = tensorboard_every
@@ -42,6 +54,8 @@ class Metrics:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         self._file = os.open(self._path, flags, 0o666)
         self._board = Board(self._workdir, first_step=first_step)
+        for tracker in self._trackers:
+            tracker.rewind(first_step)
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """Records one step; None means "not known here" and is left out.
@@ -70,6 +84,8 @@ class Metrics:
                     "rows are written when that is possible again",
                     file=sys.stderr,
                 )
+        for tracker in self._trackers:
+            tracker.wake()
 
     def rewind(self, step: int) -> None:
         """Drops what was recorded past a step: those steps are done again."""
@@ -105,12 +121,21 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file but for lines that a kill or a full disk cut short."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            rows += [row] if isinstance(row, dict) else []
-    return rows
+    lines = path.read_text(errors="replace").splitlines()
+    return [row for line in lines if (row := _object(line)) is not None]
+
+
+def row_of(line: str | bytes) -> dict[str, Any] | None:
+    """The row of a line; None for one that was cut short or has no step."""
+    row = _object(line)
+    return row if row is not None and isinstance(row.get("step"), int) else None
+
+
+def _object(line: str | bytes) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError):
+        row = json.loads(line)
+        return row if isinstance(row, dict) else None
+    return None
 
 
 class Rates:
