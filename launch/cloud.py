@@ -51,7 +51,7 @@ class Cloud:
     @functools.cached_property
     def jobs(self) -> Any:
         """Vertex AI's JobServiceClient."""
-        with _installed():
+        with installed():
             from google.cloud.aiplatform_v1.services.job_service import JobServiceClient
 
         host = f"https://{self.region}-aiplatform.googleapis.com"
@@ -60,7 +60,7 @@ class Cloud:
     @functools.cached_property
     def builds(self) -> Any:
         """CloudBuildClient."""
-        with _installed():
+        with installed():
             from google.cloud.devtools.cloudbuild_v1 import CloudBuildClient
 
         return self._rest(CloudBuildClient, "CLOUDBUILD", None)
@@ -68,7 +68,7 @@ class Cloud:
     @functools.cached_property
     def registry(self) -> Any:
         """ArtifactRegistryClient."""
-        with _installed():
+        with installed():
             from google.cloud.artifactregistry_v1 import ArtifactRegistryClient
 
         return self._rest(ArtifactRegistryClient, "ARTIFACTREGISTRY", None)
@@ -76,7 +76,7 @@ class Cloud:
     @functools.cached_property
     def storage(self) -> Any:
         """Storage's Client; STORAGE_EMULATOR_HOST is its own variable."""
-        with _installed():
+        with installed():
             from google.cloud import storage
         address = os.environ.get("STORAGE_EMULATOR_HOST") or override("STORAGE")
         return self._plain(storage.Client, address)
@@ -84,7 +84,7 @@ class Cloud:
     @functools.cached_property
     def logs(self) -> Any:
         """Logging's Client, over HTTP."""
-        with _installed():
+        with installed():
             from google.cloud import logging
         return self._plain(logging.Client, override("LOGGING"), _use_grpc=False)
 
@@ -161,7 +161,7 @@ class Cloud:
         )
 
 
-class _installed:
+class installed:
     """An import that fails in here names the extra."""
 
     def __enter__(self) -> None:

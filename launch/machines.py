@@ -197,6 +197,17 @@ def place(launch: LaunchConfig) -> Placement:
     return _tpus(launch, where)
 
 
+def hourly_usd(machine: str, count: int, own_price: float | None) -> float | None:
+    """Price of machines or slices by the hour; None where no source says. Raises
+    ConfigError for a machine of no known name."""
+    if machine in GPUS:
+        price = GPUS[machine].usd_per_hour if own_price is None else own_price
+        return None if price is None else price * count
+    where = parse_slice(machine)
+    price = where.chip.usd_per_chip_hour if own_price is None else own_price
+    return price * where.num_chips * count
+
+
 def slices() -> list[str]:
     """The names of all slices that Vertex trains on."""
     cores = {"tpu7x": 2}  # TensorCores count there
@@ -232,14 +243,12 @@ def _tpus(launch: LaunchConfig, where: Slice) -> Placement:
     hosts = machine.hosts[shape]
     _check_region(launch, machine.name, machine.regions)
     _check_tpu_capacity(launch, hosts)
-    listed = where.chip.usd_per_chip_hour
-    price = listed if launch.usd_per_hour is None else launch.usd_per_hour
     return Placement(
         machine_type=machine.name,
         hosts=hosts,
         devices=where.num_devices,
         disk_type=None,
-        usd_per_hour=price * where.num_chips,
+        usd_per_hour=hourly_usd(where.name, 1, launch.usd_per_hour),
         topology=shape,
         tpu=where,
     )
@@ -280,13 +289,12 @@ def _gpus(launch: LaunchConfig, name: str) -> Placement:
             f"{' or '.join(machine.comes_by)} only"
         )
     _check_reservation(launch)
-    price = machine.usd_per_hour if launch.usd_per_hour is None else launch.usd_per_hour
     return Placement(
         machine_type=name,
         hosts=launch.count,
         devices=launch.count * machine.count,
         disk_type=machine.disk,
-        usd_per_hour=None if price is None else price * launch.count,
+        usd_per_hour=hourly_usd(name, launch.count, launch.usd_per_hour),
         accelerator=machine.accelerator,
         accelerators_per_host=machine.count,
     )

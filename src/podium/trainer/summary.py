@@ -48,7 +48,7 @@ def summary(workdir: str | Path) -> dict[str, float]:
             for row in steps
         )
         found["goodput"] = min(1.0, max(0.0, worked / wall))
-    return found
+    return {name: float(value) for name, value in found.items()}
 
 
 def _wall_secs(workdir: str | Path) -> float:

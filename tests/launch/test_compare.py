@@ -1,0 +1,148 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs side by side, from folders and from Vertex Experiments on loopback."""
+
+import csv
+import json
+
+import pytest
+
+from launch import compare
+from launch.compare_runs import from_folder
+from podium.errors import CloudError, ConfigError
+from podium.tracking_start import flat, run_name
+from podium.trainer import tracking
+from podium.trainer.events import Events
+from podium.trainer.metrics import Metrics
+from podium.trainer.summary import summary
+from podium.trainer.track_vertex import VertexBackend
+from podium.trainer.tracking import About, Tracker
+
+FLAGS = ["--experiment=first", "--project=my-project"]
+
+
+def folder(path, rate, machine=None):
+    """A run folder as podium.train leaves it."""
+    path.mkdir()
+    tree = {"optim": {"peak_lr": rate}, "num_steps": 4, "launch": None}
+    if machine:
+        tree["launch"] = {"machine": machine, "count": 1, "usd_per_hour": None}
+    (path / "config.json").write_text(json.dumps(tree))
+    with Events(path) as events:
+        events.add("start", step=0)
+    with Metrics(path, first_step=0, tensorboard_every=1) as metrics:
+        for step in range(1, 5):
+            values = {"loss": 4.0 - step * rate, "step_secs": 0.5, "tokens": 64}
+            values |= {"tokens_per_sec": 100.0 * step, "input_wait_secs": 0.1}
+            metrics.write(step, {**values, "mfu": 0.25})
+        metrics.write(4, {"eval_loss": 3.5 - rate})
+    return path
+
+
+def track(path, name):
+    """The same in Experiments."""
+    about = About(
+        run=name,
+        workdir=str(path),
+        params=flat(json.loads((path / "config.json").read_text())),
+        data=[],
+        commit="",
+        config=str(path),
+        checkpoints=str(path / "checkpoints"),
+    )
+    backend = VertexBackend("my-project", "us-central1", "first")
+    tracker = Tracker(backend, about, every=1)
+    tracker.start()
+    assert not tracker.close("COMPLETE", summary(path), [], 30.0)["missed"]
+
+
+@pytest.fixture
+def pair(google, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_LEAST_SECS", 0.01)
+    monkeypatch.chdir(tmp_path)
+    a, b = folder(tmp_path / "a", 0.1, "v5e-8"), folder(tmp_path / "b", 0.2)
+    track(a, "small")
+    track(b, "large")
+    return a, b
+
+
+def rows(capsys):
+    lines = capsys.readouterr().out.splitlines()
+    return {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+
+
+def test_a_folder_and_its_run_in_experiments_say_the_same(pair, capsys):
+    a, _ = pair
+    assert compare.main([*FLAGS, f"--runs=small,{a},large"]) == 0
+    found = rows(capsys)
+    assert found["optim.peak_lr"] == ["0.1", "0.1", "0.2"]
+    assert found["loss"] == ["3.6000", "3.6000", "3.2000"]
+    assert found["eval_loss"] == ["3.4000", "3.4000", "3.3000"]
+    assert found["tokens_per_sec"] == ["250", "250", "250"]
+    assert found["mfu"] == ["25.0%"] * 3
+    assert found["launch.machine"] == ["v5e-8", "v5e-8", "–"]
+    assert "num_steps" not in found
+
+
+def test_all_runs_of_an_experiment_and_what_is_written(pair, capsys, tmp_path):
+    assert compare.main([*FLAGS, "--json", "--output=out"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [run["name"] for run in found] == ["small", "large"]
+    assert found[0]["curves"]["loss"] == [
+        [step, pytest.approx(4.0 - step * 0.1)] for step in range(1, 5)
+    ]
+    with (tmp_path / "out" / "runs.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["optim.peak_lr"] for row in table] == ["0.1", "0.2"]
+    assert float(table[1]["loss"]) == pytest.approx(3.2)
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
+
+
+def test_cost_is_wall_time_at_the_price_of_the_machines(tmp_path):
+    path = folder(tmp_path / "a", 0.1, "v5e-8")
+    lines = (path / "events.jsonl").read_text().splitlines()
+    event = json.loads(lines[0]) | {"began": 1000.0, "time": 1000.0 + 1800}
+    (path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    found = from_folder(path)
+    assert found.figures["wall_secs"] == 1800
+    assert found.figures["goodput"] == pytest.approx(4 * 0.4 / 1800)
+    assert found.figures["usd"] == pytest.approx(8 * 1.20 / 2)  # v5e: USD by chip-hour
+    (path / "config.json").write_text('{"launch": {"machine": "gone-8"}}')
+    assert "usd" not in from_folder(path).figures
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "said"),
+    [
+        (["--runs=zzz"], ConfigError, "zzz is no folder"),
+        ([*FLAGS, "--runs=zzz"], ConfigError, "there are small, large"),
+        (["--experiment=none", FLAGS[1]], CloudError, "no such experiment"),
+        (["--runs=./"], ConfigError, "no metrics.jsonl"),
+        (["--experiment=first"], ConfigError, "--project is missing"),
+    ],
+)
+def test_mistakes_are_one_line(pair, monkeypatch, flags, kind, said):
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+    with pytest.raises(kind, match=said):
+        compare.main(flags)
+
+
+def test_a_service_that_is_away_for_a_moment_is_asked_again(pair, google, capsys):
+    google.fail("GET .*/contexts$", 429, "RESOURCE_EXHAUSTED")
+    assert compare.main([*FLAGS, "--runs=small"]) == 0
+    assert "again in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [("My_run.1", "my-run-1"), ("a" * 63, "a" * 47 + "-" + "")],
+)
+def test_names_are_what_vertex_takes(tmp_path, given, want):
+    name = run_name(given, tmp_path)
+    assert name.startswith(want)
+    assert len(name) <= 56
+    assert run_name(given, tmp_path) == name
+
+
+def test_folders_of_one_name_are_not_one_run(tmp_path):
+    assert run_name(None, tmp_path) != run_name(None, tmp_path)
