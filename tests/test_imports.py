@@ -28,6 +28,7 @@ WITHOUT_JAX = [
     *("errors", "cli", "platforms", "resume", "processes", "storage", "checksums"),
     "skipped_batches",
     "starts",
+    *("endpoints", "tracking_start"),
 ]
 
 
@@ -90,6 +91,13 @@ def test_the_command_line_parses_without_jax():
     code = "from podium import " + ", ".join(WITHOUT_JAX)
     code += "; cli.load_config('configs/quickstart.py')"
     assert not modules_after(code) & {"jax", "flax", "optax", "tensorflow", "orbax"}
+
+
+def test_a_run_without_an_experiment_imports_no_cloud():
+    code = "from podium import TrainConfig, tracking_start\n"
+    code += "from podium.trainer import tracking\ncfg = TrainConfig()\n"
+    code += "tracking_start.check(cfg); assert not tracking_start.trackers(cfg, '', [])"
+    assert not {m for m in modules_after(code) if m.startswith("google.cloud.ai")}
 
 
 def test_every_public_name_is_there():

@@ -10,14 +10,15 @@ import re
 import secrets
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podium import resume
 from podium.config import TrainConfig
 from podium.config_dict import to_json_dict
 from podium.errors import ConfigError
-from podium.trainer import tracking
-from podium.trainer.tracking import About, Tracker
+
+if TYPE_CHECKING:
+    from podium.trainer.tracking import About, Tracker
 
 _MOST_RUN = 56  # characters: 128 of an id, less 64 of the experiment and "-tb-run"
 _SOURCE_FILE = Path(".podium/source.json")  # in a checkout that launch.vertex packaged
@@ -44,7 +45,7 @@ def check(cfg: TrainConfig) -> None:
 
 def trackers(
     cfg: TrainConfig, workdir: Path, data: list[tuple[str, str]]
-) -> list[Tracker]:
+) -> list["Tracker"]:
     """One for each service that the config names; none of them asks it anything yet.
 
     `data`: path and fingerprint of every manifest.
@@ -53,13 +54,16 @@ def trackers(
     if launch is None or launch.experiment is None:
         return []
     from podium.trainer.track_vertex import VertexBackend
+    from podium.trainer.tracking import Tracker
 
     backend = VertexBackend(launch.project or "", launch.region, launch.experiment)
     about = _about(cfg, workdir, data)
     return [Tracker(backend, about, every=cfg.log_every_steps)]
 
 
-def _about(cfg: TrainConfig, workdir: Path, data: list[tuple[str, str]]) -> About:
+def _about(cfg: TrainConfig, workdir: Path, data: list[tuple[str, str]]) -> "About":
+    from podium.trainer import tracking
+
     assert cfg.launch
     run = tracking.run_of(workdir) or run_name(cfg.launch.run, workdir)
     tracking.write_state(workdir, run=run)
@@ -67,7 +71,7 @@ def _about(cfg: TrainConfig, workdir: Path, data: list[tuple[str, str]]) -> Abou
     checkpoints = str(resume.checkpoints_folder(workdir, cfg.checkpoint.folder))
     in_bucket = checkpoints.startswith("gs://") and cfg.launch.run
     config = f"{checkpoints.rpartition('/')[0]}/run" if in_bucket else str(there)
-    return About(
+    return tracking.About(
         run=run,
         workdir=str(there),
         params=flat(to_json_dict(cfg)) | {"workdir": str(there)},

@@ -75,6 +75,12 @@ def test_gpus_of_several_hosts_are_two_pools(capsys):
     assert first["containerSpec"]["command"][:2] == ["bash", "-c"]
     env = {row["name"]: row["value"] for row in first["containerSpec"]["env"]}
     assert env["AIP_EXPERIMENT_NAME"] == "first"
+    told = [
+        f for f in first["containerSpec"]["args"] if f.startswith("--config.launch.")
+    ]
+    assert f"--config.launch.run={job['displayName']}" in told
+    assert "--config.launch.experiment=first" in told
+    assert "--config.launch.project=my-project" in told
     assert spec["scheduling"] | {"restartJobOnWorkerRestart": True} == {
         "timeout": "43200s",
         "strategy": "FLEX_START",

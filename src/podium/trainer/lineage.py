@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from podium.trainer.track_vertex import Clients
 
 _SECS = 60.0
+# Settings that say where a run runs, which a restart may change, not what it is.
+_PLACES = ("launch.", "workdir", "data.paths", "checkpoint.folder")
 _MOST_NAME = 128  # characters of a display name
 
 
@@ -35,7 +37,8 @@ def write_inputs(clients: "Clients", run: str, about: About) -> None:
         )
         for path, print_ in about.data
     ]
-    digest = hashlib.sha256(repr(sorted(about.params.items())).encode()).hexdigest()
+    what = {k: v for k, v in about.params.items() if not k.startswith(_PLACES)}
+    digest = hashlib.sha256(repr(sorted(what.items())).encode()).hexdigest()
     found.append(
         add_artifact(
             clients,
