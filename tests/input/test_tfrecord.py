@@ -50,6 +50,50 @@ def test_a_damaged_record_is_named_when_it_is_first_read(gold, documents, byte):
     assert "\n" not in str(e.value)
 
 
+def part(opened, document, start, length):
+    out = np.zeros(length, opened.manifest.token_dtype)
+    where = (np.array([x]) for x in (0, document, start, length))
+    damaged = opened.copy(out.view(np.uint8).data, *where)
+    return out.tolist(), damaged
+
+
+@pytest.mark.parametrize("tokens", [50, 100_000])  # read whole each time, and by blocks
+def test_what_changes_after_a_record_was_found_sound_is_not_used(
+    gold, documents, tokens
+):
+    (train,) = documents(0, 1, tokens)
+    train = [*train[:-1], *[3] * (tokens - len(train)), 0]
+    folder = gold([train], num_shards=1)
+    opened = Documents(folder, "train")
+    assert read(opened, 0) == train
+    rng = np.random.default_rng(0)
+    for start in (0, len(train) - 20, *rng.integers(0, len(train) - 20, 9)):
+        assert part(opened, 0, start, 20) == (train[start : start + 20], [])
+    damage(folder, -20)
+    got, damaged = part(opened, 0, len(train) - 20, 20)
+    assert (got, damaged) == ([0] * 20, [0])
+    says = "CRC-32C of its data" if tokens == 50 else "not those that were read before"
+    assert says in str(opened.damage(0))
+    assert part(opened, 0, 0, 20) == ([0] * 20, [0])  # from now on all of it
+
+
+def test_of_a_long_record_the_blocks_that_are_needed_are_read(gold, monkeypatch):
+    opened = Documents(gold([[*[7] * 100_000, 0]], num_shards=1), "train")
+    read(opened, 0)
+    read_bytes = []
+    real = opened._files.read
+
+    def counted(file, num_bytes, offset):
+        read_bytes.append(num_bytes)
+        return real(file, num_bytes, offset)
+
+    monkeypatch.setattr(opened._files, "read", counted)
+    part(opened, 0, 50_000, 2000)
+    part(opened, 0, 99_990, 11)
+    assert len(read_bytes) == 2
+    assert max(read_bytes) <= 2 * 16_384
+
+
 def test_other_records_of_a_damaged_shard_can_be_read(gold):
     train = [[5, 6, 0], [7, 8, 0]]
     folder = gold(train, num_shards=1)

@@ -25,10 +25,6 @@ class Files(Protocol):
         """What a file holds there: less than asked for only at its end."""
         ...
 
-    def read_into(self, file: int, out: memoryview, offset: int) -> int:
-        """Fills `out` from there on; returns the number of bytes that there were."""
-        ...
-
     def map(
         self, function: Callable[..., bool], *columns: Sequence[int]
     ) -> Iterable[bool]:
@@ -49,9 +45,6 @@ class _OnDisk:
 
     def read(self, file: int, num_bytes: int, offset: int) -> bytes:
         return storage.read_at(self._file(file), offset, num_bytes)
-
-    def read_into(self, file: int, out: memoryview, offset: int) -> int:
-        return os.preadv(self._file(file), (out,), offset)
 
     def map(
         self, function: Callable[..., bool], *columns: Sequence[int]
@@ -74,11 +67,6 @@ class _InBucket:
             return self._folder.read_at(self._names[file], offset, num_bytes)
         except StorageError as error:  # not damage: no policy passes over it
             raise DataError(str(error)) from error
-
-    def read_into(self, file: int, out: memoryview, offset: int) -> int:
-        data = self.read(file, len(out), offset)
-        out[: len(data)] = data
-        return len(data)
 
     def map(
         self, function: Callable[..., bool], *columns: Sequence[int]

@@ -3,16 +3,18 @@
 """Random access to the documents of a gold data set: any token span by its number.
 
 The index beside each shard says where a document's tokens begin, so a row is read
-straight out of the file without parsing a record. When a process first touches a
-record, it reads the whole of it, verifies its checksums and its token ids, and
-remembers the verdict. Files are read, never mapped: a mapped file that is cut short
-kills the process that looks at it.
+straight out of the file without parsing a record. Nothing is used unverified: a record
+is read whole, with its checksums; of a long one that was sound, later readings take the
+blocks they need, whose checksums were kept. Files are read, never mapped: a mapped file
+that is cut short kills the process that looks at it.
 """
 
+import array
 import functools
 import hashlib
 import os
 
+import google_crc32c
 import numpy as np
 
 from podium.errors import DataError
@@ -23,12 +25,14 @@ from podium.input.records import FOOTER_BYTES, frame_fault, parse_index
 from podium.storage import Folder, open_folder
 
 _UNREAD, _SOUND, _DAMAGED = range(3)
+_BLOCK_BYTES = 1 << 14  # a record of no more is read whole each time
 
 
 class Documents:
     """The documents of one split, numbered 0.. in the order of shards and records.
 
-    Holds 33 bytes of memory a document. Safe to use from several threads.
+    Holds 33 bytes of memory a document, and of each long one that was read some 200, and
+    4 a block. Safe to use from several threads.
 
     Attributes:
         manifest: of the folder.
@@ -57,6 +61,7 @@ class Documents:
         self.first_token = np.concatenate([[0], np.cumsum(self.tokens)])
         self._state = np.full(len(self.tokens), _UNREAD, np.uint8)
         self._faults: dict[int, str] = {}
+        self._blocks: dict[int, array.array] = {}  # of long records: CRC-32C of each
         names = [shard.file for shard in self.shards]
         self._files = open_files(self.folder, names)
         self._map = self._files.map
@@ -87,28 +92,37 @@ class Documents:
         size = self.token_bytes
         source = self._payload[document] + start * size
         at, length = at * size, length * size
-        spans = (document, self._state[document], shard, source, at, at + length)
-        columns = [s.tolist() for s in spans]
+        begin = self._offset[document]
+        stop = self._payload[document] + self.tokens[document] * size + FOOTER_BYTES
+        # Vectors here: NumPy's scalars would take longer than the reading.
+        spans = (document, self._state[document], shard, begin, stop - begin)
+        columns = [s.tolist() for s in (*spans, source - begin, at, at + length)]
         sound = self._map(functools.partial(self._copy_span, out), *columns)
         return [i for i, is_sound in enumerate(sound) if not is_sound]
 
     def _copy_span(
-        self, out: memoryview, d: int, state: int, file: int, a: int, b: int, c: int
+        self,
+        out: memoryview,
+        d: int,
+        state: int,
+        file: int,
+        offset: int,
+        num_bytes: int,
+        start: int,
+        b: int,
+        c: int,
     ) -> bool:
-        """out[b:c] = bytes from a on of a file; 0s, and False, if d is damaged."""
-        if state == _SOUND:
-            # Reading lets other threads run while the disk works.
-            try:
-                if self._files.read_into(file, out[b:c], a) == c - b:
-                    return True
-                fault = "the file was cut short while it was read"
-            except OSError as e:
-                fault = f"cannot be read: {e.strerror}"
-            self._condemn(d, fault)
-        elif state == _UNREAD and (frame := self._first_read(d, file)):
-            a -= int(self._offset[d])
-            out[b:c] = frame[a : a + c - b]
-            return True
+        """out[b:c] = bytes from `start` on of d's frame, which begins at `offset` of a
+        file and has `num_bytes`; 0s, and False, if d is damaged."""
+        if state != _DAMAGED:
+            if d in self._blocks:
+                found = self._from_blocks(d, file, offset, num_bytes, start, c - b)
+            else:
+                found = self._whole_frame(d, state, file, offset, num_bytes)
+                found = found and found[start : start + c - b]
+            if found:
+                out[b:c] = found
+                return True
         out[b:c] = bytes(c - b)
         return False
 
@@ -134,30 +148,68 @@ class Documents:
         raise_damage([self.damage(first + i) for i in damaged])
         return out
 
-    def _first_read(self, document: int, shard: int) -> bytes | None:
-        """The whole frame of a record, found sound; None if it is damaged."""
-        offset = int(self._offset[document])
-        tokens, payload = int(self.tokens[document]), int(self._payload[document])
-        num_bytes = payload + tokens * self.token_bytes + FOOTER_BYTES - offset
-        try:
-            frame = self._files.read(shard, num_bytes, offset)
-        except OSError as e:
-            return self._condemn(document, f"cannot be read: {e.strerror}")
+    def _whole_frame(
+        self, document: int, state: int, file: int, offset: int, num_bytes: int
+    ) -> bytes | None:
+        """A record's frame, found sound; None if it is damaged."""
+        frame = self._read(document, file, num_bytes, offset)
+        if frame is None:
+            return None
         if fault := frame_fault(frame, num_bytes):
             return self._condemn(document, fault)
-        # Every id, also those that this step does not ask for: a verdict that hung on
-        # what was read first would make a resumed run another one.
-        ids = np.frombuffer(frame, self._dtype, tokens, payload - offset)
-        highest = np.maximum.reduce(ids)  # what ids.max() calls, by a detour
-        if highest >= self._vocab_size:
-            beyond = f"beyond the vocabulary of {self._vocab_size}"
-            return self._condemn(document, f"token id {highest} is {beyond}")
-        self._state[document] = _SOUND
+        if state == _UNREAD:
+            # Every id, also those that this step does not ask for: a verdict that hung
+            # on what was read first would make a resumed run another one.
+            payload = int(self._payload[document]) - offset
+            ids = np.frombuffer(frame, self._dtype, int(self.tokens[document]), payload)
+            highest = np.maximum.reduce(ids)  # what ids.max() calls, by a detour
+            if highest >= self._vocab_size:
+                beyond = f"beyond the vocabulary of {self._vocab_size}"
+                return self._condemn(document, f"token id {highest} is {beyond}")
+            self._state[document] = _SOUND
+            if num_bytes > _BLOCK_BYTES:
+                self._blocks[document] = _block_crcs(frame)
         return frame
+
+    def _from_blocks(
+        self,
+        document: int,
+        file: int,
+        offset: int,
+        num_bytes: int,
+        start: int,
+        length: int,
+    ) -> bytes | None:
+        """Bytes of a long record's frame, as they were when it was found sound."""
+        first, last = start // _BLOCK_BYTES, (start + length - 1) // _BLOCK_BYTES
+        begin, stop = first * _BLOCK_BYTES, min((last + 1) * _BLOCK_BYTES, num_bytes)
+        data = self._read(document, file, stop - begin, offset + begin)
+        if data is None:
+            return None
+        if _block_crcs(data) != self._blocks[document][first : last + 1]:
+            what = f"its bytes {begin} to {stop} are not those that were read before"
+            return self._condemn(document, what)
+        return data[start - begin : start - begin + length]
+
+    def _read(
+        self, document: int, file: int, num_bytes: int, offset: int
+    ) -> bytes | None:
+        try:
+            # Reading lets other threads run while the disk works.
+            return self._files.read(file, num_bytes, offset)
+        except OSError as e:
+            return self._condemn(document, f"cannot be read: {e.strerror}")
 
     def _condemn(self, document: int, fault: str) -> None:
         self._faults[document] = fault
         self._state[document] = _DAMAGED  # last: who sees it finds the fault
+
+
+def _block_crcs(data: bytes) -> array.array:
+    starts = range(0, len(data), _BLOCK_BYTES)
+    return array.array(
+        "I", (google_crc32c.value(data[a : a + _BLOCK_BYTES]) for a in starts)
+    )
 
 
 def read_index(folder: Folder, manifest: Manifest, shard: Shard) -> np.ndarray:
