@@ -19,7 +19,6 @@ import signal
 import sys
 import textwrap
 import traceback
-import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -270,7 +269,7 @@ def _read_config_file(path: str) -> dict[str, Any]:
         return tree
     if file.suffix != ".py":
         raise ConfigError(f"{path} is no config file; {expected}")
-    found = _run_config_file(path)
+    found = run_config_file(path, "get_config", "configs/base.py")
     if isinstance(found, TrainConfig):
         return to_json_dict(found)
     if not hasattr(found, "to_dict"):
@@ -281,16 +280,22 @@ def _read_config_file(path: str) -> dict[str, Any]:
     return found.to_dict()
 
 
-def _run_config_file(path: str) -> Any:
+def run_config_file(path: str, function: str, example: str) -> Any:
+    """What a function of a Python file returns. Raises ConfigError, naming the line."""
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"{path} does not exist; expected a Python file with {function}(), as "
+            f"{example} is"
+        )
     spec = importlib.util.spec_from_file_location("podium_config_file", path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise ConfigError("has no get_config(); see configs/base.py for one")
-        return typing.cast(Any, module).get_config()
+        if not hasattr(module, function):
+            raise ConfigError(f"has no {function}(); see {example} for one")
+        return getattr(module, function)()
     except Exception as error:
         where = _line_in(path, error)
         linecache.checkcache(path)

@@ -121,7 +121,7 @@ def make_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> None:
         )
     folder = resume.data_folder(workdir)
     if not (is_resumed and (folder / "manifest.json").exists()):
-        _prepare(cfg, folder)
+        prepare_text(cfg, folder)
 
 
 def _with_folders(cfg: TrainConfig, workdir: Path) -> DataConfig:
@@ -129,7 +129,8 @@ def _with_folders(cfg: TrainConfig, workdir: Path) -> DataConfig:
     return dataclasses.replace(cfg.data, paths=paths)
 
 
-def _prepare(cfg: TrainConfig, folder: Path) -> None:
+def prepare_text(cfg: TrainConfig, folder: Path) -> None:
+    """`data.text` as gold data. Raises PodiumError, in terms of the settings."""
     from podium.preparation.run import run
     from podium.preparation.spec import PrepareSpec
     from podium.prepare import rejects_line

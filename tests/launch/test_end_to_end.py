@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from launch import vertex
+from launch import compare, vertex
 from podium import storage
 from podium.prepare import main as prepare
 from podium.resume import whole_steps
@@ -18,7 +18,7 @@ from podium.trainer.metrics import read_metrics
 from tests.launch.containers import Containers
 
 pytestmark = pytest.mark.timeout(1500)  # nine processes of jax start one after another
-STEPS = 20
+STEPS = 24
 TINY = [
     "--config=configs/quickstart.py",
     f"--config.num_steps={STEPS}",
@@ -26,12 +26,12 @@ TINY = [
     "--config.optim.peak_lr=1e-2",
     "--config.optim.schedule.warmup_steps=2",
     "--config.log_every_steps=1",
-    "--config.checkpoint.every_steps=4",
+    "--config.checkpoint.every_steps=3",
     "--config.eval.every_steps=10",
     "--config.eval.ngram_baselines=false",
     "--config.sample=None",
     "--config.model.vocab_size=272",
-    # Steps of half a second: a checkpoint is seen, and acted on, before the next one.
+    # Steps of half a second: a checkpoint is seen, and acted on, long before the end.
     "--config.data.seq_len=256",
     "--config.peer_secs=300",
 ]
@@ -56,8 +56,8 @@ def gold(bucket, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unbroken(gold, tmp_path_factory):
-    """The rows of the same run, here and in one go."""
+def unbroken_folder(gold, tmp_path_factory):
+    """The same run, here and in one go."""
     workdir = tmp_path_factory.mktemp("unbroken") / "run"
     subprocess.run(
         [
@@ -68,7 +68,13 @@ def unbroken(gold, tmp_path_factory):
         check=True,
         capture_output=True,
     )
-    return read_metrics(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def unbroken(unbroken_folder):
+    """The rows of that run."""
+    return read_metrics(unbroken_folder)
 
 
 @pytest.fixture
@@ -116,6 +122,10 @@ def assert_same_curve(rows, unbroken):
         assert row[name] == pytest.approx(want[name], rel=1e-5)
 
 
+def lines_of(capsys):
+    return [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+
+
 def saved_steps(run):
     folder = storage.open_folder(f"gs://podium-tests/e2e/runs/{run}")
     whole = whole_steps(folder.inside("checkpoints"))
@@ -143,17 +153,35 @@ def once(run, at_least, act, problems):
     return thread
 
 
+EXPERIMENT = ["--config.launch.experiment=e2e"]
+
+
+def assert_same_experiment(google, unbroken):
+    """What Vertex Experiments has of the run is what the files of the other one say."""
+    there = google.experiments
+    assert there.context("e2e-broken")["metadata"]["_state"] == "COMPLETE"
+    assert len([n for n in there.found if "/contexts/e2e-" in n]) == 1
+    for metric in ("loss", "eval_loss"):
+        want = {row["step"]: row[metric] for row in unbroken if metric in row}
+        assert there.curve("broken", metric) == pytest.approx(want, rel=1e-5)
+    (execution,) = there.events
+    kinds = sorted(there.events[execution].values())
+    assert kinds.count("INPUT") == 3  # data, config and code, of all starts the same
+    uris = [there.found[name].get("uri") for name in there.events[execution]]
+    assert f"gs://podium-tests/e2e/runs/broken/checkpoints/{STEPS}" in uris
+
+
 def test_a_run_on_two_hosts_whose_machines_go_twice_is_the_unbroken_run(
-    google, containers, unbroken, tmp_path, capsys
+    google, containers, unbroken, unbroken_folder, tmp_path, capsys
 ):
     problems = []
 
     def lose_then_preempt():
         containers.lose_hosts()
-        once("broken", 12, containers.preempt, problems)
+        once("broken", 9, containers.preempt, problems)
 
-    once("broken", 4, lose_then_preempt, problems)
-    code = launch("broken", *GPUS)
+    once("broken", 3, lose_then_preempt, problems)
+    code = launch("broken", *GPUS, *EXPERIMENT)
     said = capsys.readouterr().err
     assert code == 0, said
     assert not problems
@@ -171,8 +199,17 @@ def test_a_run_on_two_hosts_whose_machines_go_twice_is_the_unbroken_run(
 
     # A start after the last step finds nothing left to do, on every host.
     google.set_state(next(iter(google.jobs.values())), "CANCELLED")
-    assert launch("broken", *GPUS) == 0
+    assert launch("broken", *GPUS, *EXPERIMENT) == 0
     assert containers.codes[3] == [0, 0]
+    assert_same_experiment(google, unbroken)
+
+    capsys.readouterr()
+    flags = ["--experiment=e2e", "--project=my-project", f"--output={tmp_path / 'out'}"]
+    assert compare.main([*flags, f"--runs=broken,{unbroken_folder}"]) == 0
+    shown = {line.split()[0]: line.split()[1:] for line in lines_of(capsys)}
+    assert shown["step"] == [str(STEPS)] * 2
+    assert shown["eval_loss"][0] == shown["eval_loss"][1]
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
 
 
 def test_the_hosts_of_a_slice_find_each_other_by_themselves(

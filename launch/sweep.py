@@ -1,0 +1,138 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Searches over settings: many short runs, the best one's settings at the end.
+
+python -m launch.sweep --config=configs/X.py --sweep=configs/sweeps/X.py --workdir=D
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launch import sweep_report
+from launch.sweep_local import LocalSweep, open_study
+from podium import cli
+from podium.config import TrainConfig
+from podium.config_dict import to_json_dict
+from podium.config_sweep import SweepConfig, check_space
+from podium.errors import ConfigError
+from podium.train import prepare_text
+
+_EXAMPLE = """example:
+  python -m launch.sweep --config=configs/quickstart.py \\
+      --sweep=configs/sweeps/quickstart.py --workdir=sweeps/quickstart \\
+      --config.num_steps=60 --config.eval.every_steps=20
+
+The same command again goes on, also with a larger --trials. Exit codes: 0 done, 1 failed,
+2 a mistake, 75 interrupted, what was trained is saved.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    parser = cli.Parser(
+        prog="python -m launch.sweep",
+        description="Searches over settings.",
+        epilog=_EXAMPLE,
+    )
+    cli.add_config(parser)
+    add = parser.add_argument
+    add("--sweep", metavar="FILE", required=True, help="Python, with get_sweep()")
+    add("--workdir", metavar="D", required=True, help="of the sweep and its trials")
+    add("--trials", type=int, metavar="N", help="in all (the file's num_trials)")
+    add("--parallel", type=int, metavar="N", help="at a time (the file's)")
+    add("--report", action="store_true", help="show what was tried, try nothing")
+    args, overrides = cli.parse_overrides(parser, argv)
+    cfg = cli.load_config(args.config, overrides)
+    sweep = load_sweep(args.sweep)
+    changes = {"num_trials": args.trials, "parallel": args.parallel}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    sweep = dataclasses.replace(sweep, **changes)
+    check_space(sweep, cfg)
+    workdir = Path(args.workdir)
+    _check_same(sweep, cfg, workdir, is_report=args.report)
+    if args.report:
+        return _show(open_study(sweep, workdir), sweep, workdir)
+    flags = [f"--config={args.config}"]
+    flags += [f"--config.{key}={value}" for key, value in overrides.items()]
+    flags += _data(sweep, cfg, workdir)
+    running = LocalSweep(sweep, workdir, flags)
+    try:
+        running.run()
+    finally:
+        code = _show(running.study, sweep, workdir)
+    return code
+
+
+def load_sweep(path: str) -> SweepConfig:
+    """The search that a file describes. Raises ConfigError."""
+    found = cli.run_config_file(path, "get_sweep", "configs/sweeps/quickstart.py")
+    if not isinstance(found, SweepConfig):
+        raise ConfigError(
+            f"{path}: get_sweep() returned {type(found).__name__}; expected a SweepConfig"
+        )
+    return found
+
+
+def _check_same(
+    sweep: SweepConfig, cfg: TrainConfig, workdir: Path, *, is_report: bool
+) -> None:
+    """Trials are compared, so a sweep goes on with the search and the config that it
+    began with."""
+    path = workdir / "sweep.json"
+    tree = dataclasses.asdict(sweep)
+    for name in ("num_trials", "parallel"):
+        del tree[name]
+    now = json.loads(json.dumps({"sweep": tree, "config": to_json_dict(cfg)}))
+    if not path.exists():
+        if is_report:
+            raise ConfigError(f"{workdir} holds no sweep: there is no sweep.json")
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(now, indent=1) + "\n")
+        return
+    before = json.loads(path.read_text())
+    for part in ("sweep", "config"):
+        if before[part] != now[part]:
+            raise ConfigError(
+                f"{workdir} holds a sweep with another {part}; use another --workdir, or "
+                f"what {path} says"
+            )
+
+
+def _data(sweep: SweepConfig, cfg: TrainConfig, workdir: Path) -> list[str]:
+    """Raw text is prepared once, not by each trial. Raises ConfigError."""
+    if cfg.data.paths or any(key.startswith("data.") for key in sweep.space):
+        return []
+    if cfg.data.text is None:
+        raise ConfigError(
+            "data.paths and data.text are both empty; set --config.data.text=DIR or "
+            "--config.data.paths=D"
+        )
+    folder = workdir / "data"
+    if not (folder / "manifest.json").exists():
+        prepare_text(cfg, folder)
+    return [f"--config.data.paths={folder}"]
+
+
+def _show(study: Any, sweep: SweepConfig, workdir: Path) -> int:
+    rows = sweep_report.rows_of(study, sweep)
+    if not rows:
+        return 0
+    for path in (
+        sweep_report.write_csv(rows, workdir / "results.csv"),
+        sweep_report.plot(rows, sweep, workdir / "sweep.png"),
+    ):
+        cli.say(f"{path}: written")
+    sweep_report.print_table(rows, sweep)
+    best = sweep_report.best(rows, sweep)
+    if best is None:
+        print("no trial has come to its end")
+        return 1
+    print("best: " + " ".join(f"--config.{k}={v}" for k, v in best.params.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, can_continue=True)
