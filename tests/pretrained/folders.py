@@ -5,11 +5,17 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from podium.checkpoint import restore_params
+from podium.generate import generate
+from podium.models.bind import abstract, bind
 from podium.pretrained.from_hf import import_hf, read_hf
 from podium.pretrained.safetensors_files import Planned, read_folder, write_folder
 from podium.pretrained.to_hf import export_hf, plan_export
+from podium.sampling import Sampling
 from tests.golden import hf_weights
 
 GOLDEN = json.loads(
@@ -65,6 +71,28 @@ def exported(run: pathlib.Path, folder: pathlib.Path, **how) -> pathlib.Path:
     plan = plan_export(run, 0, how["dtype"])
     export_hf(plan, folder, max_shard_bytes=how["max_shard_bytes"])
     return folder
+
+
+def answers(run: pathlib.Path, num_tokens: int) -> tuple[np.ndarray, list[int]]:
+    """Logits [T, V] of the golden tokens, and the greedy ones that follow them."""
+    cfg, params = restore_params(run)
+    model = cfg.model
+
+    @jax.jit
+    def forward(params, tokens):
+        positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        bound = bind(abstract(model).graphdef, params)
+        return bound.logits(bound(tokens, positions, None))
+
+    (greedy,) = generate(
+        model,
+        params,
+        hf_weights.TOKENS.tolist(),
+        num_tokens=num_tokens,
+        sampling=Sampling(temperature=0, top_k=None, top_p=1.0),
+    )
+    logits = forward(params, hf_weights.TOKENS.astype(np.int32))[0]
+    return np.asarray(logits), greedy
 
 
 def check_equal(a: pathlib.Path, b: pathlib.Path) -> None:
