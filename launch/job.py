@@ -26,6 +26,7 @@ from launch import peers
 from launch.follow import RUN_FOLDER
 from launch.mirror import RUN_LOCK, Mirror
 from launch.source import SOURCE_FILE
+from launch.trial_metric import TRIAL, TrialMetric
 from podium import cli
 from podium.errors import ConfigError
 from podium.storage import open_folder
@@ -63,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--mirror_secs", type=float, default=10.0, help="between copies of D/"
     )
+    parser.add_argument("--metric", help="of a sweep's trial, told to Vertex AI")
     args, overrides = cli.parse_overrides(parser, argv)
     cfg = cli.load_config(args.config, overrides)
     workdir = Path(args.workdir or f"{tempfile.gettempdir()}/podium/{args.run}")
@@ -78,6 +80,9 @@ def main(argv: Sequence[str]) -> int:
     )
     if number := mirror.restore():
         cli.say(f"job: {number} files of the run's folder are brought back")
+    trial = os.environ.get(TRIAL)
+    if trial and cfg.launch and cfg.launch.run:  # each is a run of its own
+        overrides["launch.run"] = f"{cfg.launch.run}-{trial}"
     if cfg.checkpoint.folder is None:
         overrides["checkpoint.folder"] = found["checkpoints"]
     command = [
@@ -86,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
         f"--workdir={workdir}",
         *peers.flags(args.hosts),
     ]
-    with mirror:
+    with mirror, TrialMetric(workdir, args.metric):
         code = _run(command)
         wrote = (workdir / RUN_LOCK).exists()  # of several hosts the first
         if code == 0 and wrote and cfg.launch and cfg.launch.export:

@@ -5,14 +5,15 @@
 python -m launch.sweep --config=configs/X.py --sweep=configs/sweeps/X.py --workdir=D
 """
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from launch import sweep_report
+from launch import build, sweep_report, sweep_vertex, vertex
 from launch.sweep_local import LocalSweep, open_study
+from launch.text import to_yaml
 from podium import cli
 from podium.config import TrainConfig
 from podium.config_dict import to_json_dict
@@ -25,7 +26,11 @@ _EXAMPLE = """example:
       --sweep=configs/sweeps/quickstart.py --workdir=sweeps/quickstart \\
       --config.num_steps=60 --config.eval.every_steps=20
 
-The same command again goes on, also with a larger --trials. Exit codes: 0 done, 1 failed,
+  python -m launch.sweep … --slice=v5e-8 --config.launch.project=my-project \\
+      --config.launch.bucket=gs://my-bucket --config.data.paths=gs://my-bucket/gold/web
+
+With a slice, or config.launch.machine, it runs on Vertex AI. The same command again goes
+on, also with a larger --trials. Exit codes: 0 done, 1 failed,
 2 a mistake, 75 interrupted, what was trained is saved.
 """
 
@@ -44,7 +49,11 @@ def main(argv: Sequence[str]) -> int:
     add("--trials", type=int, metavar="N", help="in all (the file's num_trials)")
     add("--parallel", type=int, metavar="N", help="at a time (the file's)")
     add("--report", action="store_true", help="show what was tried, try nothing")
+    add("--slice", metavar="NAME", help="short for --config.launch.machine=NAME")
+    add("--dry_run", action="store_true", help="on Vertex AI: print the request alone")
     args, overrides = cli.parse_overrides(parser, argv)
+    if args.slice is not None:
+        overrides["launch.machine"] = args.slice
     cfg = cli.load_config(args.config, overrides)
     sweep = load_sweep(args.sweep)
     changes = {"num_trials": args.trials, "parallel": args.parallel}
@@ -52,9 +61,14 @@ def main(argv: Sequence[str]) -> int:
     sweep = dataclasses.replace(sweep, **changes)
     check_space(sweep, cfg)
     workdir = Path(args.workdir)
+    if cfg.launch and cfg.launch.machine:
+        return _in_cloud(sweep, workdir, args, overrides)
+    if args.dry_run:
+        parser.error("--dry_run goes with --slice=NAME")
     _check_same(sweep, cfg, workdir, is_report=args.report)
     if args.report:
-        return _show(open_study(sweep, workdir), sweep, workdir)
+        study = open_study(sweep, workdir)
+        return _show(sweep_report.rows_of(study, sweep), sweep, workdir)
     flags = [f"--config={args.config}"]
     flags += [f"--config.{key}={value}" for key, value in overrides.items()]
     flags += _data(sweep, cfg, workdir)
@@ -62,8 +76,33 @@ def main(argv: Sequence[str]) -> int:
     try:
         running.run()
     finally:
-        code = _show(running.study, sweep, workdir)
+        code = _show(sweep_report.rows_of(running.study, sweep), sweep, workdir)
     return code
+
+
+def _in_cloud(
+    sweep: SweepConfig,
+    workdir: Path,
+    args: argparse.Namespace,
+    overrides: dict[str, str],
+) -> int:
+    launch = vertex.prepare(args.config, overrides, is_planned=False)
+    if args.dry_run:
+        print(to_yaml(sweep_vertex.tuning_job(sweep, launch)), end="")
+        return 0
+    settings = launch.settings
+    cloud = vertex.Cloud(settings.project or "", settings.region)
+    package = build.deliver(
+        *(cloud, settings, launch.package, launch.checkout, launch.where.extra),
+        say=vertex.step,
+    )
+    request = sweep_vertex.tuning_job(sweep, launch, package)
+    job, is_new = sweep_vertex.submit(cloud, request)
+    what = "submitted" if is_new else "is there already, as asked for"
+    vertex.step("sweep", f"{sweep_vertex.id_of(job)} {what}")
+    rows = sweep_vertex.follow(cloud, job, sweep)
+    workdir.mkdir(parents=True, exist_ok=True)
+    return _show(rows, sweep, workdir)
 
 
 def load_sweep(path: str) -> SweepConfig:
@@ -116,8 +155,7 @@ def _data(sweep: SweepConfig, cfg: TrainConfig, workdir: Path) -> list[str]:
     return [f"--config.data.paths={folder}"]
 
 
-def _show(study: Any, sweep: SweepConfig, workdir: Path) -> int:
-    rows = sweep_report.rows_of(study, sweep)
+def _show(rows: list[sweep_report.Row], sweep: SweepConfig, workdir: Path) -> int:
     if not rows:
         return 0
     for path in (

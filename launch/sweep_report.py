@@ -83,9 +83,9 @@ def print_table(rows: list[Row], sweep: SweepConfig) -> None:
     for row in ranked[:_SHOWN]:
         table.add_row(
             str(row.number),
-            *(_short(row.params.get(key)) for key in sweep.space),
-            _short(row.value),
-            _short(row.step),
+            *(short(row.params.get(key)) for key in sweep.space),
+            short(row.value),
+            short(row.step),
             Text(row.end or "under way"),
         )
     console().print(table)
@@ -160,7 +160,8 @@ def _best_so_far(axes: Any, rows: list[Row], sweep: SweepConfig) -> None:
     axes.step(numbers, so_far, where="post", color="#d1495b", label="best so far")
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A number in a few digits; - for none."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

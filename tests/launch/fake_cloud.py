@@ -26,6 +26,7 @@ from google.cloud.devtools import cloudbuild_v1
 from tests.launch.fake_experiments import NUMBER, Experiments, RefusedError
 
 _SERVICES = ("AIPLATFORM", "CLOUDBUILD", "ARTIFACTREGISTRY", "LOGGING")
+TUNING = "hyperparameterTuningJobs"
 _ACTIVE = ("JOB_STATE_QUEUED", "JOB_STATE_PENDING", "JOB_STATE_RUNNING")
 
 
@@ -34,6 +35,8 @@ class FakeCloud:
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.sweeps: dict[str, dict[str, Any]] = {}
+        self.trials: list[list[dict[str, Any]]] = []  # of a sweep, at each question
         self.builds: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, str] = {}  # "podium-tpu:TAG" -> digest
         self.repositories = {"podium"}
@@ -112,6 +115,9 @@ class FakeCloud:
             r"GET /v1/(projects/[^/]+/locations/[^/]+)/customJobs": self._list_jobs,
             r"GET /v1/(projects/.+/customJobs/\d+)": self._get_job,
             r"POST /v1/(projects/.+/customJobs/\d+):cancel": self._cancel_job,
+            rf"POST /v1/(projects/[^/]+/locations/[^/]+)/{TUNING}": self._create_sweep,
+            rf"GET /v1/(projects/[^/]+/locations/[^/]+)/{TUNING}": self._list_sweeps,
+            rf"GET /v1/(projects/.+/{TUNING}/\d+)": self._get_sweep,
             r"POST /v1/(projects/[^/]+/locations/[^/]+)/builds": self._create_build,
             r"GET /v1/(projects/[^/]+/locations/[^/]+)/builds": self._list_builds,
             r"GET /v1/projects/[^/]+/locations/[^/]+/builds/(.+)": self._get_build,
@@ -178,6 +184,39 @@ class FakeCloud:
             raise RefusedError(400, "FAILED_PRECONDITION", "the job has ended")
         job["state"] = "JOB_STATE_CANCELLED"
         return {}
+
+    def _create_sweep(self, parent: str, *, query: Any, body: Any) -> Any:
+        types.HyperparameterTuningJob.from_json(json.dumps(body))
+        _check_job({**body, "jobSpec": body["trialJobSpec"]})
+        for each in body["studySpec"]["parameters"]:
+            kinds = [key for key in each if key.endswith("ValueSpec")]
+            if len(kinds) != 1 or "." not in each["parameterId"]:
+                raise RefusedError(400, "INVALID_ARGUMENT", str(each))
+        number = str(6_000_000_000_000_000_000 + len(self.sweeps))
+        region = parent.split("/")[3]
+        sweep = {
+            **body,
+            "name": f"projects/{NUMBER}/locations/{region}/{TUNING}/{number}",
+            "state": "JOB_STATE_PENDING",
+            "createTime": datetime.datetime.now(datetime.UTC).isoformat(),
+        }
+        self.sweeps[number] = sweep
+        return sweep
+
+    def _list_sweeps(self, parent: str, *, query: dict[str, str], body: Any) -> Any:
+        found = re.fullmatch(r'labels\.(\w+)="([^"]*)"', query["filter"])
+        assert found, query
+        sweeps = self.sweeps.values()
+        return {TUNING: [s for s in sweeps if s["labels"].get(found[1]) == found[2]]}
+
+    def _get_sweep(self, name: str, *, query: Any, body: Any) -> Any:
+        sweep = self.sweeps[name.rpartition("/")[2]]
+        if self.trials:
+            sweep["trials"] = self.trials.pop(0)
+            sweep["state"] = "JOB_STATE_RUNNING"
+        else:
+            sweep["state"] = "JOB_STATE_SUCCEEDED"
+        return sweep
 
     # --- Cloud Build and Artifact Registry -------------------------------------------
 
