@@ -96,7 +96,8 @@ def read(path: Path) -> Trace:
         space = xspace.load(file)
         planes = {plane.name: plane for plane in space.planes}
         names |= set(planes)
-        programs = Programs(dict(_modules(planes.get("/host:metadata"))))
+        metadata = planes.get("/host:metadata")
+        programs = Programs(dict(_modules(metadata)))
         cpu = planes.get("/host:CPU")
         spans[host] = [] if cpu is None else list(_spans(cpu))
         found = [
@@ -105,7 +106,7 @@ def read(path: Path) -> Trace:
             if _TPU.fullmatch(name)
         ]
         if not found and cpu is not None:
-            found = _cpu_devices(cpu, host, programs)
+            found = _cpu_devices(cpu, host, programs, _numbers(metadata))
         devices += found
     program = _step_program(devices)
     kept = [whole for d in devices if (whole := _whole_runs(d, program)).runs]
@@ -154,9 +155,24 @@ def _spans(plane: Any) -> Iterator[Span]:
                 yield Span(name, start, start + e.duration_ps, xspace.stats(plane, e))
 
 
-def _cpu_devices(plane: Any, host: str, programs: Programs) -> list[Device]:
+def _numbers(plane: Any) -> dict[str, set[int]]:
+    """Name of a program -> the numbers of those that have it."""
+    found: dict[str, set[int]] = collections.defaultdict(set)
+    for metadata in () if plane is None else plane.event_metadata.values():
+        if named := re.fullmatch(r"(.+)\((\d+)\)", metadata.name):
+            found[named[1]].add(int(named[2]) & _ID)
+    return found
+
+
+def _cpu_devices(
+    plane: Any, host: str, programs: Programs, numbers: dict[str, set[int]]
+) -> list[Device]:
     """Operations of CPU devices carry: hlo_op, hlo_module, program_id, run_id,
-    device_ordinal."""
+    device_ordinal.
+
+    Those of a program that came from the compile cache carry the number that it had
+    where it was compiled; its name leads to the one that it has here.
+    """
     events: dict[int, list[Event]] = collections.defaultdict(list)
     modules: dict[tuple[int, int], str] = {}
     ops: dict[tuple[int, str], Op] = {}
@@ -165,7 +181,11 @@ def _cpu_devices(plane: Any, host: str, programs: Programs) -> list[Device]:
             found = xspace.stats(plane, e) if len(e.stats) > 3 else {}
             if "hlo_op" not in found:
                 continue
-            key = found.get("program_id", 0) & _ID, found["hlo_op"]
+            program = found.get("program_id", 0) & _ID
+            named = numbers.get(found.get("hlo_module", ""), set())
+            if program not in named and len(named) == 1:
+                (program,) = named
+            key = program, found["hlo_op"]
             if key not in ops:
                 ops[key] = programs.op(*key, {})
             start = line.timestamp_ns * 1000 + e.offset_ps

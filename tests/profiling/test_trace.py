@@ -46,14 +46,19 @@ def run(tmp_path_factory) -> pathlib.Path:
         "from podium.config_dict import to_config_dict\n"
         "def get_config():\n    return to_config_dict(TrainConfig())\n"
     )
+    return train(home, "run")
+
+
+def train(home, name) -> pathlib.Path:
     command = [sys.executable, "-m", "podium.train", f"--config={home / 'config.py'}"]
-    command += [f"--workdir={home / 'run'}", f"--config.data.text={home / 'text'}"]
+    command += [f"--workdir={home / name}", f"--config.data.text={home / 'text'}"]
     command += [f"--config.{s}" for s in SETTINGS]
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4"}
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(home / "cache")}
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", **cache}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "trace of steps 6 to 10: " in done.stdout + done.stderr
-    return home / "run"
+    return home / name
 
 
 @pytest.fixture
@@ -93,6 +98,11 @@ def test_a_traced_run_tells_its_layers_scopes_and_parts(run):
     assert all(r.executions == pytest.approx(3) for r in mlp)
     assert found.to_device.batches >= 1
     assert found.to_device.num_bytes == found.to_device.batches * 4 * 8 * 32 * 4
+
+
+def test_a_program_from_the_compile_cache_is_known_too(run):
+    found = times(read(train(run.parent, "again")))
+    assert list(found.layers) == ["stack/0", "stack/1", "stack/2"]
 
 
 def test_xprof_opens_the_trace(run):
