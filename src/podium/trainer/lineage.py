@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SECS = 60.0
 # Settings that say where a run runs, which a restart may change, not what it is.
-_PLACES = ("launch.", "workdir", "data.paths", "checkpoint.folder")
+_PLACES = ("launch.", "tracking.", "workdir", "data.paths", "checkpoint.folder")
 _MOST_NAME = 128  # characters of a display name
 
 
