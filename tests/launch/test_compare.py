@@ -4,6 +4,8 @@
 
 import csv
 import json
+import re
+from html.parser import HTMLParser
 
 import pytest
 
@@ -110,6 +112,62 @@ def test_all_runs_of_an_experiment_and_what_is_written(pair, capsys, tmp_path):
     assert [row["optim.peak_lr"] for row in table] == ["0.1", "0.2"]
     assert float(table[1]["loss"]) == pytest.approx(3.2)
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
+
+
+class Page(HTMLParser):
+    """The texts of a page's table cells, row by row, and all that it would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.fetched, self.tags = [], [], []
+        self._is_in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        names = ("src", "href", "xlink:href", "srcset")
+        values = [v for k, v in attrs if k in names and not v.startswith("#")]
+        self.fetched += values
+        self.rows += [[]] if tag == "tr" else []
+        self._is_in_cell = tag in ("td", "th")
+        if self._is_in_cell:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._is_in_cell = self._is_in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._is_in_cell:
+            self.rows[-1][-1] += data
+
+
+def test_the_page_has_the_table_and_the_curves_and_fetches_nothing(tmp_path):
+    runs = [folder(tmp_path / "a", 0.1), folder(tmp_path / "<b>&", 0.2)]
+    flags = [f"--runs={runs[0]},{runs[1]}", f"--output={tmp_path}/out"]
+    assert compare.main(flags) == 0
+    text = (tmp_path / "out" / "runs.html").read_text()
+    page = Page(text)
+    rows = {row[0]: row[1:] for row in page.rows}
+    assert rows[""] == ["a", "<b>&"]
+    assert rows["where"] == [str(run) for run in runs]
+    assert rows["loss"] == ["3.6000", "3.2000"]
+    assert rows["optim.peak_lr"] == ["0.1", "0.2"]
+    assert "num_steps" not in rows
+    assert page.tags.count("svg") == 1
+    # Two panels of two curves, each drawn: its legend's line and its own.
+    assert text.count("<!-- train -->") == text.count("<!-- held out -->") == 1
+    assert not page.fetched
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_a_page_of_runs_without_curves_says_so(tmp_path):
+    path = folder(tmp_path / "a", 0.1)
+    (path / "metrics.jsonl").write_text("")
+    assert compare.main([f"--runs={path}", f"--output={tmp_path}/out"]) == 0
+    text = (tmp_path / "out" / "runs.html").read_text()
+    assert "No run has a curve yet" in text
+    assert not (tmp_path / "out" / "curves.png").exists()
 
 
 def test_cost_is_wall_time_at_the_price_of_the_machines(tmp_path):
