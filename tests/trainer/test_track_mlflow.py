@@ -165,7 +165,7 @@ def test_a_request_whose_answer_is_lost_is_made_again_without_harm(
 
     def lose(self, *args, **kwargs):
         found = real(self, *args, **kwargs)
-        if not lost:
+        if not lost and (call != "log_batch" or kwargs.get("metrics")):
             lost.append(call)
             raise ConnectionError("the answer is lost")
         return found
