@@ -32,7 +32,7 @@ class GgufTensor(NamedTuple):
     def read(self) -> np.ndarray:
         """The tensor: where it lies if it is of floats, else dequantised to float32.
 
-        Memory: the tensor and 16 MiB; what is read of the file is given back.
+        Memory: the tensor and some buffers of 16 MiB.
         """
         if self.dtype in DTYPES:
             dtype = DTYPES[self.dtype]
@@ -41,18 +41,15 @@ class GgufTensor(NamedTuple):
 
         kind, width = GGMLQuantizationType[self.dtype], self.shape[-1]
         num_rows = math.prod(self.shape[:-1])
-        raw = np.memmap(
-            self.path,
-            np.uint8,
-            "r",
-            self.offset,
-            (num_rows, self.num_bytes // num_rows),
-        )
+        row_bytes = self.num_bytes // num_rows
         out = np.empty((num_rows, width), np.float32)
         step = max(1, _BLOCK_BYTES // (4 * width))
-        for start in range(0, num_rows, step):
-            rows = np.asarray(raw[start : start + step])
-            out[start : start + step] = quants.dequantize(rows, kind)
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            for start in range(0, num_rows, step):
+                part = out[start : start + step]
+                raw = np.fromfile(file, np.uint8, len(part) * row_bytes)
+                part[:] = quants.dequantize(raw.reshape(len(part), row_bytes), kind)
         return out.reshape(self.shape)
 
 
