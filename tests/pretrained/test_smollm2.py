@@ -125,7 +125,7 @@ def test_fine_tuning_lowers_the_loss_on_what_was_held_out(smol, tmp_path):
 
     still = ("--config.num_steps=1", "--config.optim.peak_lr=0")
     (before,) = losses("still", *still, "--config.optim.schedule.warmup_steps=0")
-    steps = ("--config.num_steps=12", "--config.optim.schedule.warmup_steps=3")
+    steps = ("--config.num_steps=10", "--config.optim.schedule.warmup_steps=2")
     after = losses("tuned", *steps, "--config.optim.peak_lr=5e-5")[-1]
     assert 1.0 < before < 3.5
     assert after < before - 0.02
