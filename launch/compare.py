@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from launch.cloud import Cloud
 from launch.compare_runs import Run, differing, from_experiment, from_folder
@@ -26,8 +25,8 @@ _EXAMPLE = """examples:
   python -m launch.compare --runs=runs/a,runs/b
 
 A run is a name in the experiment, or a folder of podium.train. The table goes to
-standard output, the same as CSV and the curves as a picture to --output. Cost is wall time
-at the machines' list price, or at launch.usd_per_hour.
+standard output; the same with the curves as a page, as CSV and as a picture to --output.
+Cost is wall time at the machines' list price, or at launch.usd_per_hour.
 """
 _COLUMNS = 5  # runs beside each other in one table
 # Figure -> how it is shown.
@@ -64,7 +63,10 @@ def main(argv: Sequence[str]) -> int:
         "--region", default=LaunchConfig().region, help="of the experiment"
     )
     parser.add_argument(
-        "--output", metavar="D", default="compared", help="for runs.csv and curves.png"
+        "--output",
+        metavar="D",
+        default="compared",
+        help="for runs.html, runs.csv, curves.png",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
@@ -108,7 +110,8 @@ def read_runs(args: argparse.Namespace) -> list[Run]:
 
 
 def write(runs: Sequence[Run], names: Sequence[str], folder: Path) -> list[Path]:
-    """runs.csv, a row a run, and curves.png where there are any."""
+    """runs.html, runs.csv, a row a run, and curves.png where there are any."""
+    from launch.compare_page import page
     from launch.compare_plot import plot
 
     try:
@@ -126,8 +129,15 @@ def write(runs: Sequence[Run], names: Sequence[str], folder: Path) -> list[Path]
             params = [run.params.get(name, "") for name in names]
             values = [run.figures.get(name, "") for name in figures]
             rows.writerow([run.name, run.where, *params, *values])
-    picture = plot(runs, folder)
-    return [path] if picture is None else [path, picture]
+    drawn = plot(runs, folder)
+    html = folder / "runs.html"
+    shown = [
+        (name, [_shown(run, name, form) for run in runs])
+        for name, form in _FIGURES.items()
+        if any(name in run.figures for run in runs)
+    ]
+    html.write_text(page(runs, names, shown, drawn[1] if drawn else None))
+    return [html, path, drawn[0]] if drawn else [html, path]
 
 
 def _print(runs: Sequence[Run], names: Sequence[str]) -> None:
@@ -151,7 +161,7 @@ def _print(runs: Sequence[Run], names: Sequence[str]) -> None:
     console().print(table)
 
 
-def _shown(run: Run, name: str, form: str) -> Any:
+def _shown(run: Run, name: str, form: str) -> str:
     value = run.figures.get(name)
     return "–" if value is None else form.format(value)
 

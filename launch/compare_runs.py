@@ -175,6 +175,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
         name
         for name in names
         if (not name.startswith(_OF_MACHINES) or name in _SHOWN_OF_MACHINES)
+        and not name.startswith("tracking.")
         and name != "workdir"
         and len({str(run.params.get(name)) for run in runs}) > 1
     )

@@ -124,7 +124,7 @@ def make(
         )
     vertex.step("run", f"{run} in {request.run_folder(settings, run)}")
     folder = request.run_folder(settings, run)
-    flags = request.job_flags(config, overrides, run, everywhere, settings)
+    flags = request.job_flags(config, overrides, run, everywhere, cfg)
     flags.insert(2, f"--folder={folder}")
     pod = _pod(
         cfg, where, request.job_command(placement, package), flags, package.image

@@ -28,6 +28,7 @@ from launch.mirror import RUN_LOCK, Mirror
 from launch.source import SOURCE_FILE
 from launch.trial_metric import TRIAL, TrialMetric
 from podium import cli
+from podium.config_launch import LaunchConfig
 from podium.errors import ConfigError
 from podium.storage import open_folder
 
@@ -41,6 +42,7 @@ passing fault and starts the job again.
 """
 EXIT_TRY_AGAIN = 134  # 128 + SIGABRT: tried again up to 3 times
 _EXPORTED = "config.json"  # of a model folder
+_ORIGIN = "podium.json"  # where it comes from, pretrained/origin.py
 
 
 def main(argv: Sequence[str]) -> int:
@@ -95,7 +97,9 @@ def main(argv: Sequence[str]) -> int:
         code = _run(command)
         wrote = (workdir / RUN_LOCK).exists()  # of several hosts the first
         if code == 0 and wrote and cfg.launch and cfg.launch.export:
-            export_model(workdir, found["model"])
+            origin = export_model(workdir, found["model"])
+            if origin and cfg.launch.experiment:
+                show_export(cfg.launch, origin, found["model"])
         return exit_code(code)
 
 
@@ -117,14 +121,16 @@ def folders(env: Mapping[str, str], given: str | None) -> dict[str, Any]:
     }
 
 
-def export_model(workdir: Path, to: str) -> None:
-    """The trained model as transformers reads it, in a folder of the bucket.
+def export_model(workdir: Path, to: str) -> dict[str, Any] | None:
+    """The trained model as transformers reads it, in a folder of the bucket; returns what
+    it says of where it comes from, None where it could not be made.
 
-    A later start that finds it there, whole, does nothing. Raises StorageError.
+    A later start that finds it there, whole, makes none. Raises StorageError.
     """
     there = open_folder(to)
-    if _EXPORTED in there.names():
-        return
+    names = there.names()
+    if _EXPORTED in names:
+        return json.loads(there.read(_ORIGIN)) if _ORIGIN in names else None
     with tempfile.TemporaryDirectory(dir=workdir.parent) as folder:
         made = Path(folder) / "model"
         command = [
@@ -133,12 +139,27 @@ def export_model(workdir: Path, to: str) -> None:
         ]
         if subprocess.run(command).returncode:
             cli.say(f"WARNING: the model is not exported to {to}: see above")
-            return
+            return None
         # Last the one that says it is whole.
         names = sorted(os.listdir(made), key=lambda name: name == _EXPORTED)
         for name in names:
             there.put(made / name, name)
+        origin = json.loads((made / _ORIGIN).read_bytes())
     cli.say(f"job: the model is in {to}")
+    return origin
+
+
+def show_export(launch: LaunchConfig, origin: dict[str, Any], uri: str) -> None:
+    """Adds the model to the lineage in Vertex Experiments; a run does not fail for it."""
+    from podium.trainer import lineage
+    from podium.trainer.track_vertex import Clients
+
+    try:
+        clients = Clients(launch.project or "", launch.region)
+        lineage.write_export(clients, launch.experiment or "", origin, uri)
+    except Exception as error:  # whatever a service or its library does
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        cli.say(f"WARNING: the model in {uri} is not in the lineage: {line}")
 
 
 def versions() -> str:

@@ -16,6 +16,7 @@ from launch.source import Checkout
 from podium.config import TrainConfig
 from podium.config_dict import to_json_dict
 from podium.config_launch import FlexStartConfig, LaunchConfig, ReservationConfig
+from podium.config_tracking import TrackingConfig
 
 RUN_LABEL = "podium_run"  # whose folder the job writes to
 REQUEST_LABEL = "podium_request"  # hash of all that was asked for
@@ -78,7 +79,7 @@ def run_name(cfg: TrainConfig, config_file: str) -> str:
     if cfg.launch.run:
         return cfg.launch.run
     tree = to_json_dict(cfg)
-    del tree["launch"]
+    del tree["launch"], tree["tracking"]
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
     stem = "".join(c if c.isalnum() else "-" for c in Path(config_file).stem.lower())
     return f"{stem.strip('-') or 'run'}"[:50].rstrip("-") + f"-{digest[:8]}"
@@ -97,12 +98,14 @@ def job_flags(
     overrides: dict[str, str],
     run: str,
     hosts: int,
-    launch: LaunchConfig,
+    cfg: TrainConfig,
 ) -> list[str]:
     """What the job's own command is given; of `launch.*`, which concerns the machines,
-    what Vertex Experiments is to know of them."""
+    what the services that show the run are to know of them."""
+    launch = cfg.launch
+    assert launch
     training = {k: v for k, v in overrides.items() if not k.startswith("launch.")}
-    if launch.experiment:
+    if launch.experiment or cfg.tracking != TrackingConfig():
         training["launch.run"] = run
         for name in _TRACKED:
             if (value := getattr(launch, name)) is not None:

@@ -144,7 +144,7 @@ def prepare(config: str, overrides: dict[str, str], *, is_planned: bool) -> Laun
         where=where,
         checkout=checkout,
         run=run,
-        flags=request.job_flags(config, overrides, run, where.hosts, settings),
+        flags=request.job_flags(config, overrides, run, where.hosts, cfg),
         package=request.planned_package(settings, where, checkout),
     )
 

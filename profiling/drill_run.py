@@ -24,7 +24,7 @@ from podium.cli import EXIT_RUN_AGAIN
 from podium.resume import whole_steps
 from podium.storage import open_folder
 from podium.trainer.events import read_events
-from profiling.goodput_ledger import account
+from podium.trainer.goodput import account
 
 POLL_SECS = 0.002
 TRIES = 3

@@ -18,7 +18,7 @@ from podium import cli
 from podium.errors import ConfigError
 from podium.run_folder import is_being_trained
 from podium.trainer.events import read_lines
-from profiling.goodput_ledger import PARTS, Account, Attempt, account
+from podium.trainer.goodput import PARTS, Account, Attempt, account
 
 _EXAMPLE = """examples:
   python -m profiling.goodput --workdir=runs/quickstart

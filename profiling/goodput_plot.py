@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Any
 
-from profiling.goodput_ledger import PARTS, Account
+from podium.trainer.goodput import PARTS, Account
 
 _COLORS = {
     "productive": "#2a9d5c",

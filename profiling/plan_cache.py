@@ -20,7 +20,7 @@ from podium.config_dict import to_json_dict
 # What no compiled step depends on.
 _NOT_IN_STEP = (
     *("seed", "num_steps", "checkpoint", "eval", "log_every_steps", "profile"),
-    *("peer_secs", "watchdog", "sample", "launch"),
+    *("peer_secs", "watchdog", "sample", "tracking", "launch"),
 )
 _SOURCES = ("src/podium", "profiling")
 

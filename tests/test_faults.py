@@ -22,10 +22,10 @@ from podium.trainer import saving, verify
 from podium.trainer import step as train_step
 from podium.trainer.events import read_events
 from podium.trainer.flight_recorder import FlightRecorder, records
+from podium.trainer.goodput import account
 from podium.trainer.loss import loss_sums
 from podium.trainer.metrics import read_metrics
 from profiling import replay
-from profiling.goodput_ledger import account
 from tests.test_train import CONFIG
 
 FLAGS = (

@@ -17,6 +17,7 @@ from typing import Literal
 from podium.config_launch import LaunchConfig
 from podium.config_model import LearnedPositionConfig, ModelConfig
 from podium.config_setting import setting
+from podium.config_tracking import TrackingConfig
 from podium.errors import ConfigError
 
 # --- data ----------------------------------------------------------------------------
@@ -400,6 +401,9 @@ class TrainConfig:
         WatchdogConfig(), "ends a run that hangs; None: off"
     )
     sample: SampleConfig | None = setting(None, "text at the end; None: off")
+    tracking: TrackingConfig = setting(
+        TrackingConfig(), "services that show the run, beside its folder"
+    )
     launch: LaunchConfig | None = setting(None, "machines in Google Cloud; None: here")
 
     def __post_init__(self):

@@ -135,6 +135,7 @@ def _found(args: argparse.Namespace) -> tuple[Any, list[str], Callable]:
 def _export(args: argparse.Namespace) -> dict:
     from podium.models.flops import param_count
     from podium.preparation.progress import Progress
+    from podium.pretrained import origin
     from podium.pretrained.new_run import check_output, model_of
     from podium.pretrained.to_hf import export_hf, plan_export
 
@@ -149,6 +150,7 @@ def _export(args: argparse.Namespace) -> dict:
             has_tokenizer=not args.no_tokenizer,
             advance=progress.advance,
         )
+    origin.note(args.input, plan.origin, args.output)
     return {
         "output": args.output,
         "family": plan.family,

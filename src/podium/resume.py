@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "faults",
     "peer_secs",
     "watchdog",
+    "tracking",
     "launch",
     "loss.chunk_tokens",
     "optim.state_memory",

@@ -4,6 +4,8 @@
 
 import csv
 import json
+import re
+from html.parser import HTMLParser
 
 import pytest
 
@@ -17,6 +19,7 @@ from podium.trainer.metrics import Metrics
 from podium.trainer.summary import summary
 from podium.trainer.track_vertex import VertexBackend
 from podium.trainer.tracking import About, Tracker
+from profiling import goodput
 
 FLAGS = ["--experiment=first", "--project=my-project"]
 
@@ -37,6 +40,19 @@ def folder(path, rate, machine=None):
             metrics.write(step, {**values, "mfu": 0.25})
         metrics.write(4, {"eval_loss": 3.5 - rate})
     return path
+
+
+FOUR_STEPS = {"first": 1, "last": 4, "secs": 2.0, "wait_secs": 0.4}
+
+
+def ledger(path, *lines, began=1000.0):
+    """The lines of one process, the first of which begin the ledger anew."""
+    made = [
+        {"time": began + up, "began": began, "up": up, "event": event, **fields}
+        for up, event, fields in lines
+    ]
+    with (path / "events.jsonl").open("w" if began == 1000.0 else "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in made)
 
 
 def track(path, name):
@@ -98,17 +114,84 @@ def test_all_runs_of_an_experiment_and_what_is_written(pair, capsys, tmp_path):
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
 
 
+class Page(HTMLParser):
+    """The texts of a page's table cells, row by row, and all that it would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.fetched, self.tags = [], [], []
+        self._is_in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        names = ("src", "href", "xlink:href", "srcset")
+        values = [v for k, v in attrs if k in names and not v.startswith("#")]
+        self.fetched += values
+        self.rows += [[]] if tag == "tr" else []
+        self._is_in_cell = tag in ("td", "th")
+        if self._is_in_cell:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._is_in_cell = self._is_in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._is_in_cell:
+            self.rows[-1][-1] += data
+
+
+def test_the_page_has_the_table_and_the_curves_and_fetches_nothing(tmp_path):
+    runs = [folder(tmp_path / "a", 0.1), folder(tmp_path / "<b>&", 0.2)]
+    flags = [f"--runs={runs[0]},{runs[1]}", f"--output={tmp_path}/out"]
+    assert compare.main(flags) == 0
+    text = (tmp_path / "out" / "runs.html").read_text()
+    page = Page(text)
+    rows = {row[0]: row[1:] for row in page.rows}
+    assert rows[""] == ["a", "<b>&"]
+    assert rows["where"] == [str(run) for run in runs]
+    assert rows["loss"] == ["3.6000", "3.2000"]
+    assert rows["optim.peak_lr"] == ["0.1", "0.2"]
+    assert "num_steps" not in rows
+    assert page.tags.count("svg") == 1
+    # Two panels of two curves, each drawn: its legend's line and its own.
+    assert text.count("<!-- train -->") == text.count("<!-- held out -->") == 1
+    assert not page.fetched
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_a_page_of_runs_without_curves_says_so(tmp_path):
+    path = folder(tmp_path / "a", 0.1)
+    (path / "metrics.jsonl").write_text("")
+    assert compare.main([f"--runs={path}", f"--output={tmp_path}/out"]) == 0
+    text = (tmp_path / "out" / "runs.html").read_text()
+    assert "No run has a curve yet" in text
+    assert not (tmp_path / "out" / "curves.png").exists()
+
+
 def test_cost_is_wall_time_at_the_price_of_the_machines(tmp_path):
     path = folder(tmp_path / "a", 0.1, "v5e-8")
-    lines = (path / "events.jsonl").read_text().splitlines()
-    event = json.loads(lines[0]) | {"began": 1000.0, "time": 1000.0 + 1800}
-    (path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    ledger(path, (0, "start", {"step": 0}), (1800, "steps", FOUR_STEPS))
     found = from_folder(path)
     assert found.figures["wall_secs"] == 1800
-    assert found.figures["goodput"] == pytest.approx(4 * 0.4 / 1800)
+    assert found.figures["goodput"] == pytest.approx(1.6 / 1800)
     assert found.figures["usd"] == pytest.approx(8 * 1.20 / 2)  # v5e: USD by chip-hour
     (path / "config.json").write_text('{"launch": {"machine": "gone-8"}}')
     assert "usd" not in from_folder(path).figures
+
+
+def test_goodput_is_that_of_profiling(tmp_path):
+    path = folder(tmp_path / "a", 0.1)
+    # A crash after the steps, an hour without a process, and two of the steps again.
+    ledger(path, (0, "start", {"step": 0}), (10, "steps", FOUR_STEPS))
+    again = {"first": 3, "last": 4, "secs": 1.0, "wait_secs": 0.0}
+    lines = (0, "start", {"step": 2}), (5, "steps", again), (6, "stop", {"done": True})
+    ledger(path, *lines, began=4610.0)
+    truth = goodput.as_json(*goodput.read_account(path))
+    figures = from_folder(path).figures
+    assert (figures["goodput"], figures["wall_secs"]) == (truth["goodput"], 3616.0)
+    assert figures["goodput"] == pytest.approx((1.6 / 2 + 1.0) / 3616)
 
 
 @pytest.mark.parametrize(

@@ -197,15 +197,16 @@ def test_a_model_is_exported_once_and_config_json_says_that_it_is_whole(
     workdir = imported("llama_3_8b", tmp_path)
     there = storage.open_folder(place)
     there.write("model.safetensors", b"of a start that was cut short")
-    job.export_model(workdir, place)
-    for name in ("config.json", "model.safetensors"):
+    origin = job.export_model(workdir, place)
+    for name in ("config.json", "model.safetensors", "podium.json"):
         (tmp_path / "back").mkdir(exist_ok=True)
         (tmp_path / "back" / name).write_bytes(there.read(name))
     check_equal(tmp_path / "hf", tmp_path / "back")
     assert f"job: the model is in {place}" in capfd.readouterr().err
-    job.export_model(workdir, place)
+    assert origin == json.loads((tmp_path / "back" / "podium.json").read_text())
+    assert job.export_model(workdir, place) == origin
     assert not capfd.readouterr().err  # it is there
-    job.export_model(tmp_path / "nothing", f"{place}-other")
+    assert job.export_model(tmp_path / "nothing", f"{place}-other") is None
     assert f"is not exported to {place}-other: see above" in capfd.readouterr().err
 
 

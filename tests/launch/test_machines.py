@@ -51,6 +51,11 @@ def test_a_slice_is_hosts_of_one_machine(name, machine, topology, hosts, usd):
     assert where.usd_per_hour == pytest.approx(usd)
 
 
+def test_a_machine_that_is_not_there_is_a_sentence_and_a_question():
+    with pytest.raises(ConfigError, match=r"slices\. Did you mean a3-ultragpu-8g\?$"):
+        place(launch(machine="a3-ultragpu-9g"))
+
+
 def test_gpus_are_counted_over_all_machines():
     where = place(launch(machine="a3-highgpu-8g", count="2"))
     assert (where.hosts, where.devices, where.extra) == (2, 16, "cuda")

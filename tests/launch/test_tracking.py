@@ -10,6 +10,8 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform
 
+from launch import job
+from podium.config_launch import LaunchConfig
 from podium.trainer import tracking
 from podium.trainer.metrics import Metrics
 from podium.trainer.track_vertex import VertexBackend
@@ -107,6 +109,41 @@ def test_a_checkpoint_tells_its_data_config_and_code(google, tmp_path):
     assert codes == [{"commit": "c0ffee"}]
     context = found.context("first-mine")["name"]
     assert {execution, *events} <= set(found.parts[context])
+
+
+ORIGIN = {
+    "run": "mine",
+    "step": 8,
+    "checkpoint": "gs://b/runs/mine/checkpoints/8",
+    "data": [{"path": "gs://b/gold", "fingerprint": "f" * 64}],
+    "commit": "c0ffee",
+    "exported_by": "c0ffee",
+}
+
+
+def test_an_exported_model_comes_from_its_checkpoint(google, tmp_path, capsys):
+    run(tmp_path, 0, 8)
+    launch = LaunchConfig(project="my-project", experiment="first")
+    for _ in range(2):  # a later start tells it again
+        job.show_export(launch, ORIGIN, "gs://b/runs/mine/model")
+    found = google.experiments
+    (export,) = [e for e in found.events if e.endswith("-export")]
+    by_kind = {kind: found.found[n] for n, kind in found.events[export].items()}
+    assert by_kind["INPUT"]["uri"] == "gs://b/runs/mine/checkpoints/8"
+    model = by_kind["OUTPUT"]
+    assert (model["uri"], model["schemaTitle"]) == (
+        "gs://b/runs/mine/model",
+        "system.Model",
+    )
+    assert model["metadata"]["commit"] == "c0ffee"
+    assert model["metadata"]["fingerprints"] == "f" * 64
+    (training,) = [e for e in found.events if e.endswith("-training")]
+    assert by_kind["INPUT"]["name"] in found.events[training]  # one artifact, not two
+    assert model["name"] in found.parts[found.context("first-mine")["name"]]
+    google.is_down = True
+    job.show_export(launch, ORIGIN, "gs://b/runs/mine/model")
+    said = capsys.readouterr().err
+    assert "gs://b/runs/mine/model is not in the lineage: " in said
 
 
 def test_a_resumed_run_is_the_same_run(google, tmp_path):

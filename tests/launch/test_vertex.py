@@ -48,6 +48,20 @@ def test_a_slice_is_one_pool_of_one_replica(capsys):
     assert steps == ["config", "machines", "cost", "plan", "checkout", "run"]
 
 
+def test_trackers_go_with_the_job_and_do_not_make_it_another_run(capsys):
+    names = []
+    shown = "--config.tracking.mlflow.uri=http://mlflow.internal:5000"
+    for flags in ([], [shown]):
+        job, _, _ = dry_run(capsys, "--slice=v5e-1", GOLD, *flags)
+        (pool,) = job["jobSpec"]["workerPoolSpecs"]
+        told = pool["containerSpec"]["args"]
+        (run,) = [w for w in told if w.startswith("--run=")]
+        names.append(run.removeprefix("--run="))
+    assert names[0] == names[1]
+    assert shown in told
+    assert f"--config.launch.run={names[1]}" in told
+
+
 def test_gpus_of_several_hosts_are_two_pools(capsys):
     job, cost, _ = dry_run(
         capsys,

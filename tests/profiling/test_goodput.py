@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from podium import cli, run_folder
 from podium.trainer.events import read_lines
+from podium.trainer.goodput import PARTS, account
 from profiling import goodput
-from profiling.goodput_ledger import PARTS, account
 
 MILLIS = st.integers(0, 100_000)
 OPS = st.one_of(

@@ -21,6 +21,7 @@ from podium.pretrained.configs import (
 from podium.pretrained.families import prefix_of, rows_of
 from podium.pretrained.fields import Tree
 from podium.pretrained.new_run import check_output, model_of, under_way
+from podium.pretrained.origin import ORIGIN_FILE, origin_of
 from podium.pretrained.rows import Tensor, tensors
 from podium.pretrained.safetensors_files import LONG_NAMES, Planned, write_folder
 from podium.pretrained.stored_params import Params
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
     config: Tree
     tensors: dict[str, Tensor]
     planned: list[Planned]
+    origin: Tree  # where it comes from
 
     @property
     def num_bytes(self) -> int:
@@ -71,7 +73,8 @@ def plan_export(workdir: str | Path, step: int, dtype: str | None = None) -> Pla
     for key in ("dtype", "torch_dtype"):
         if key in config:
             config[key] = {v: k for k, v in LONG_NAMES.items()}[usual]
-    return Plan(workdir, step, family, config, by_name, planned)
+    origin = origin_of(workdir, step)
+    return Plan(workdir, step, family, config, by_name, planned, origin)
 
 
 def export_hf(
@@ -95,6 +98,7 @@ def export_hf(
         if has_tokenizer:
             side_files.write_tokenizer(plan.workdir, tokenizer_info(plan.workdir), part)
         side_files.write_json(part / side_files.CONFIG, plan.config)
+        side_files.write_json(part / ORIGIN_FILE, plan.origin)
         for tensor in write_folder(
             part, plan.planned, read, max_shard_bytes=max_shard_bytes
         ):

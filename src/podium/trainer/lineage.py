@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a checkpoint comes from, as ML Metadata tells it.
 
-data manifest, config, code -> the training -> checkpoints: artifacts, an execution that
-has the former as inputs and the latter as outputs, all of them parts of the run. An
-artifact is named by what it is, a data set by its fingerprint, so that runs on the same
-data, or of the same commit, share it, and the console shows the way from one to the other.
+data manifest, config, code -> the training -> checkpoints -> the export -> a model that
+transformers reads: artifacts, and executions that have what they read as inputs and what
+they made as outputs, all of them parts of the run. An artifact is named by what it is, a
+data set by its fingerprint, so that runs on the same data, or of the same commit, share
+it, and the console shows the way from one to the other.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _SECS = 60.0
 # Settings that say where a run runs, which a restart may change, not what it is.
-_PLACES = ("launch.", "workdir", "data.paths", "checkpoint.folder")
+_PLACES = ("launch.", "tracking.", "workdir", "data.paths", "checkpoint.folder")
 _MOST_NAME = 128  # characters of a display name
 
 
@@ -67,20 +68,54 @@ def write_inputs(clients: "Clients", run: str, about: About) -> None:
 
 def write_outputs(clients: "Clients", run: str, about: About, steps: list[int]) -> None:
     """The checkpoints that there are."""
-    found = [
-        add_artifact(
-            clients,
-            context=run,
-            id_=f"{run.rpartition('/')[2][:100]}-step-{step}",
-            schema_title="system.Model",
-            name=f"{about.run} step {step}",
-            uri=f"{about.checkpoints}/{step}",
-            metadata={"step": step, "format": "orbax"},
-        )
-        for step in steps
-    ]
+    found = [_checkpoint(clients, run, about.run, about.checkpoints, s) for s in steps]
     if found:
         _add_events(clients, _execution(clients, run), found, "OUTPUT")
+
+
+def write_export(
+    clients: "Clients", experiment: str, origin: dict[str, Any], uri: str
+) -> None:
+    """A model that was exported from a checkpoint of a run that is in an experiment.
+
+    `origin` is what pretrained/origin.py says of it, `uri` where it lies.
+    """
+    run, step = origin["run"], origin["step"]
+    context = f"{clients.store}/contexts/{experiment}-{run}"
+    checkpoints = origin["checkpoint"].rpartition("/")[0]
+    source = _checkpoint(clients, context, run, checkpoints, step)
+    model = add_artifact(
+        clients,
+        context=context,
+        id_=f"{f'{experiment}-{run}'[:100]}-hf-{step}",
+        schema_title="system.Model",
+        name=f"{run} step {step} exported",
+        uri=uri,
+        metadata={
+            "step": step,
+            "format": "hf",
+            "commit": origin["commit"] or "",
+            "exported_by": origin["exported_by"] or "",
+            "fingerprints": ",".join(d["fingerprint"] for d in origin["data"]),
+        },
+    )
+    execution = _execution(clients, context, "export")
+    _add_events(clients, execution, [source], "INPUT")
+    _add_events(clients, execution, [model], "OUTPUT")
+
+
+def _checkpoint(
+    clients: "Clients", context: str, run: str, checkpoints: str, step: int
+) -> str:
+    return add_artifact(
+        clients,
+        context=context,
+        id_=f"{context.rpartition('/')[2][:100]}-step-{step}",
+        schema_title="system.Model",
+        name=f"{run} step {step}",
+        uri=f"{checkpoints}/{step}",
+        metadata={"step": step, "format": "orbax"},
+    )
 
 
 def add_artifact(
@@ -120,16 +155,16 @@ def add_artifact(
     return found.name
 
 
-def _execution(clients: "Clients", run: str) -> str:
+def _execution(clients: "Clients", run: str, what: str = "training") -> str:
     from podium.trainer.track_vertex import ensure
 
-    id_ = f"{run.rpartition('/')[2][:119]}-training"
+    id_ = f"{run.rpartition('/')[2][:119]}-{what}"
     found = ensure(
         lambda: clients.metadata.create_execution(
             parent=clients.store,
             execution_id=id_,
             execution={
-                "display_name": "training",
+                "display_name": what,
                 "schema_title": "system.ContainerExecution",
                 "schema_version": "0.0.1",
                 "state": "RUNNING",

@@ -31,6 +31,7 @@ from podium.resume import (
 )
 from podium.skipped_batches import batch_of, num_skipped
 from podium.skipped_batches import write as write_skips
+from podium.tracking_start import commit
 from podium.trainer.damage import DamageLog
 from podium.trainer.evaluate import evaluate
 from podium.trainer.events import Events, Steps
@@ -174,6 +175,7 @@ class Trainer:
             mesh=dict(self.setup.mesh.shape),
             devices=len(self.setup.mesh.devices.flat),
             jax=jax.__version__,
+            commit=commit() if self.is_first else "",
         )
         if self.is_first:
             write_skips(self.workdir, self.skips)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.trainer.events import read_events
+from podium.trainer.goodput import Account, account
 from podium.trainer.metrics import read_metrics
 
 _WINDOW_ROWS = 100  # the last ones, of which rates are the median
@@ -16,12 +17,8 @@ FINAL = ("loss", "eval_loss", "eval_perplexity")
 
 
 def summary(workdir: str | Path) -> dict[str, float]:
-    """Last losses, median rates, and the time of the steps that count over wall time.
-
-    `goodput` here is Σ(step_secs - input_wait_secs) of the rows in metrics.jsonl, which
-    hold no step twice, over the time from the first start to the ledger's last line:
-    what profiling.goodput finds, without its parts.
-    """
+    """Last losses, median rates, and of the ledger its wall time and goodput: the share
+    of the steps that count, as profiling.goodput tells it, by the same function."""
     try:
         rows = read_metrics(workdir)
     except FileNotFoundError:
@@ -40,25 +37,17 @@ def summary(workdir: str | Path) -> dict[str, float]:
         ]
         if window:
             found[name] = statistics.median(window)
-    wall = _wall_secs(workdir)
-    if wall > 0:
-        found["wall_secs"] = wall
-        worked = sum(
-            (row.get("step_secs") or 0.0) - (row.get("input_wait_secs") or 0.0)
-            for row in steps
-        )
-        found["goodput"] = min(1.0, max(0.0, worked / wall))
+    ledger = _account(workdir)
+    if wall := sum(ledger.millis.values()):
+        found["wall_secs"], found["goodput"] = wall / 1000, ledger.goodput
     return {name: float(value) for name, value in found.items()}
 
 
-def _wall_secs(workdir: str | Path) -> float:
+def _account(workdir: str | Path) -> Account:
     try:
-        events = read_events(workdir)
+        return account(read_events(workdir))
     except FileNotFoundError:
-        return 0.0
-    began = [e["began"] for e in events if _is_number(e.get("began"))]
-    times = [e["time"] for e in events if _is_number(e["time"])]
-    return max(times) - min(began) if began and times else 0.0
+        return account([])
 
 
 def _is_number(value: Any) -> bool:

@@ -202,7 +202,7 @@ def _is_timed(event: dict[str, Any]) -> bool:
     return has_times and isinstance(event.get("event"), str)
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     is_one = isinstance(value, int | float) and not isinstance(value, bool)
     return is_one and math.isfinite(value) and abs(value) < 1e12
 
@@ -211,5 +211,5 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _millis(secs: float) -> int:
+def _millis(secs: int | float) -> int:
     return round(secs * 1000)
