@@ -54,8 +54,12 @@ def main(argv: Sequence[str]) -> int:
 
     from profiling.goodput_plot import plot
 
-    path = plot(found, workdir)
-    cli.say(f"{path}: written")
+    try:
+        path = plot(found, workdir)
+    except OSError as error:  # the table is out; a folder may be another's
+        cli.say(f"note: no picture: {error.filename or workdir}: {error.strerror}")
+    else:
+        cli.say(f"{path}: written")
     return 0
 
 
@@ -65,9 +69,9 @@ def read_account(workdir: Path) -> tuple[Account, int]:
     Raises ConfigError where there is no ledger with times.
     """
     if not (workdir / "events.jsonl").is_file():
+        what = "has no events.jsonl" if workdir.is_dir() else "is no folder"
         raise ConfigError(
-            f"{workdir} has no events.jsonl; --workdir is the folder of a run of "
-            "podium.train"
+            f"{workdir} {what}; --workdir is the folder of a run of podium.train"
         )
     events, num_bad = read_lines(workdir)
     found = account(events)

@@ -140,9 +140,12 @@ def main(argv: Sequence[str]) -> int:
     return cli.EXIT_FAILED if differ else 0
 
 
-def parse_meshes(text: str) -> list[MeshConfig]:
-    """`data2.tensor4,fsdp8` -> meshes; axes not named have size 1."""
-    return [_parse_mesh(word.strip()) for word in text.split(",")]
+def parse_meshes(text: str, flag: str = "--meshes") -> list[MeshConfig]:
+    """`data2.tensor4,fsdp8` -> meshes; axes not named have size 1.
+
+    Raises ConfigError in terms of `flag`.
+    """
+    return [_parse_mesh(word.strip(), flag) for word in text.split(",")]
 
 
 def axes_and_pairs() -> list[MeshConfig]:
@@ -299,13 +302,13 @@ def _mesh(shape: dict[str, int]) -> MeshConfig:
     return dataclasses.replace(MeshConfig(), **dict.fromkeys(MESH_AXES, 1) | shape)
 
 
-def _parse_mesh(word: str) -> MeshConfig:
+def _parse_mesh(word: str, flag: str) -> MeshConfig:
     shape: dict[str, int] = {}
     for part in word.split("."):
         match = re.fullmatch(r"([a-z]+)([1-9]\d*)", part)
         if not match or match[1] not in MESH_AXES:
             raise ConfigError(
-                f"--meshes: {part!r} in {word!r} is not an axis and a size, such as "
+                f"{flag}: {part!r} in {word!r} is not an axis and a size, such as "
                 f"data2.tensor4; axes: {', '.join(MESH_AXES)}"
             )
         shape[match[1]] = int(match[2])

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does a run fit on a TPU slice, how fast can it be, what does it cost? No TPU needed.
 
-python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
+python -m profiling.plan --config=configs/quickstart.py --topology=v5e-8
 
 Compiles the real train step with the TPU compiler and reads the result.
 """
@@ -10,7 +10,9 @@ Compiles the real train step with the TPU compiler and reads the result.
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from podium import cli
@@ -21,7 +23,7 @@ from podium.config import TrainConfig
 from profiling import plan_cache
 
 _EXAMPLE = """examples:
-  python -m profiling.plan --config=configs/quickstart.py --topology=v5e-16
+  python -m profiling.plan --config=configs/quickstart.py --topology=v5e-8
   python -m profiling.plan --config=F --topology=v4-256x4 --tokens=2e12 --json
   python -m profiling.plan --config=F --topology=v4-256 --search --plot=layouts.png
 
@@ -42,10 +44,10 @@ def main(argv: Sequence[str]) -> int:
     cli.add_config(parser)
     parser.add_argument("--topology", metavar="NAME", help="the slice, e.g. v4-256")
     parser.add_argument(
-        "--tokens", type=float, help="budget to price (20 per parameter)"
+        "--tokens", type=_amount, help="budget to price (20 per parameter)"
     )
     parser.add_argument(
-        "--usd_per_chip_hour", type=float, help="your price (list price on demand)"
+        "--usd_per_chip_hour", type=_amount, help="your price (list price on demand)"
     )
     parser.add_argument(
         "--no_proposal", action="store_true", help="if it does not fit, just say so"
@@ -73,6 +75,9 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--hlo is of one layout; run it again without --search")
     if args.compile is not None and args.compile < 0:
         parser.error(f"--compile is {args.compile}; expected 0 or more")
+    for flag, file in (("--hlo", args.hlo), ("--plot", args.plot)):
+        if file and not Path(file).absolute().parent.is_dir():
+            parser.error(f"{flag}={file}: there is no folder {Path(file).parent}")
     where = parse_slice(args.topology)
     if args.usd_per_chip_hour is not None:
         chip = dataclasses.replace(where.chip, usd_per_chip_hour=args.usd_per_chip_hour)
@@ -89,6 +94,16 @@ def main(argv: Sequence[str]) -> int:
     plan_cache.save(cfg, where.name, plan)  # for launch.vertex
     print(json.dumps(plan, indent=2)) if args.json else _print(plan)
     return 0 if plan["fits"] else cli.EXIT_FAILED
+
+
+def _amount(text: str) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number such as 2e12")
+    return amount
 
 
 def _search(args: argparse.Namespace, cfg: TrainConfig, where: Slice) -> int:
@@ -313,9 +328,10 @@ def _print(plan: dict[str, Any]) -> None:
             f"bf16 peak, {plan['mfu_is_of_flops_per_sec'] / 1e12:,.0f} Tflop/s"
         )
     print(
-        f"{plan['tokens_budget']:.3g} tokens: at least "
+        f"{plan['tokens_budget']:.3g} tokens "
+        f"({plan['tokens_budget'] / plan['params']:.3g} per parameter): at least "
         f"{secs_text(plan['days_for_budget'] * 86400)}, "
-        f"{_usd(plan['usd_for_budget'])} at {plan['usd_per_chip_hour']} a chip-hour "
+        f"{_usd(plan['usd_for_budget'])} at {plan['usd_per_chip_hour']} USD a chip-hour "
         f"({_usd(plan['usd_per_billion_tokens'])} per billion tokens)"
     )
     if share := plan["verification_share"]:

@@ -45,11 +45,12 @@ class Step:
     grad_norm: float
     spike_z: float
     skipped: bool
+    param_norm: float  # after the step
 
     def is_bad(self, spike_z: float) -> bool:
         """Whether the run would have taken note of it."""
-        is_finite = math.isfinite(self.loss) and math.isfinite(self.grad_norm)
-        return not is_finite or self.spike_z > spike_z
+        numbers = (self.loss, self.grad_norm, self.param_norm)
+        return not all(map(math.isfinite, numbers)) or self.spike_z > spike_z
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +77,13 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--mesh", help="e.g. data2.fsdp4 (the run's own)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
+    if args.step < 1:
+        parser.error(f"--step is {args.step}; expected 1 or more, as in metrics.jsonl")
     workdir = Path(args.workdir)
     cfg = resume.load_run(workdir)
     recorded = _recorded(workdir, args.step)
     if args.mesh:
-        cfg = dataclasses.replace(cfg, mesh=parse_meshes(args.mesh)[0])
+        cfg = dataclasses.replace(cfg, mesh=parse_meshes(args.mesh, "--mesh")[0])
     found = replay(cfg, workdir, args.step, recorded, is_same=not args.mesh)
     if args.json:
         print(json.dumps(dataclasses.asdict(found)))
@@ -122,7 +125,11 @@ def _step(row: dict[str, Any]) -> Step:
         return math.nan if row[name] is None else float(row[name])
 
     return Step(
-        number("loss"), number("grad_norm"), number("spike_z"), bool(row["skipped"])
+        number("loss"),
+        number("grad_norm"),
+        number("spike_z"),
+        bool(row["skipped"]),
+        number("param_norm"),
     )
 
 
@@ -219,7 +226,7 @@ def _print(step: int, found: Verdict) -> None:
         if value is not None:
             print(
                 f"  {name:<9} loss {value.loss:.6g}, grad_norm {value.grad_norm:.6g}, "
-                f"spike_z {value.spike_z:.1f}"
+                f"spike_z {value.spike_z:.1f}, param_norm {value.param_norm:.6g}"
             )
     if found.documents:
         print("the documents of the rows with the highest loss:")

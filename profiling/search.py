@@ -175,7 +175,7 @@ def ranked(found: Sequence[Estimated]) -> list[Estimated]:
     """Those that can run, the fastest first; of equals the one that takes less memory."""
     return sorted(
         (e for e in found if e.fits),
-        key=lambda e: (round(e.step_secs, 4), e.hbm_bytes_per_chip),
+        key=lambda e: (float(f"{e.step_secs:.4g}"), e.hbm_bytes_per_chip),
     )
 
 

@@ -79,7 +79,7 @@ def _one_a_mesh(best: Sequence[Estimated]) -> list[Estimated]:
     """The best of every mesh; meshes that only swap two axes of one cost count once."""
     kept: dict[tuple, Estimated] = {}
     for e in best:
-        key = (round(e.step_secs, 4), round(e.hbm_bytes_per_chip / GIB, 2))
+        key = (float(f"{e.step_secs:.4g}"), round(e.hbm_bytes_per_chip / GIB, 2))
         if all(e.candidate.mesh != k.candidate.mesh for k in kept.values()):
             kept.setdefault(key, e)
     return list(kept.values())
@@ -150,7 +150,8 @@ def print_search(found: dict[str, Any]) -> None:
     rows = found["compiled"] + found["next_best"]
     if not rows:
         return
-    table = Table(title="estimated -> compiled", title_justify="left")
+    how = "estimated -> compiled" if found["compiled"] else "estimated, none compiled"
+    table = Table(title=f"{how}; the fastest first", title_justify="left")
     table.add_column("layout")
     for name in ("HBM a chip", "step", "MFU", "USD / 1e9 tokens"):
         table.add_column(name, justify="right", no_wrap=True)

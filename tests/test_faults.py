@@ -224,6 +224,24 @@ def test_faults_without_end_end_the_run(home, poison, capsys, flag, words):
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_batch_without_tokens_is_a_bad_step(home, good, monkeypatch, capsys):
+    first_row = jnp.asarray(Loader(spec(home)).batch(BAD).targets[:1])
+
+    def emptied(logits_fn, hidden, targets, cfg):
+        hit = jnp.any(jnp.all(targets == first_row, axis=1))
+        return loss_sums(logits_fn, hidden, jnp.where(hit, -1, targets), cfg)
+
+    monkeypatch.setattr(train_step, "loss_sums", emptied)
+    code, rows = run(home, "empty")
+    assert code == 0
+    assert [r["step"] for r in rows if r["skipped"]] == [BAD + 1]
+    assert rows[BAD]["loss"] is None
+    assert rows[BAD]["tokens"] == 0
+    said = capsys.readouterr().err
+    assert f"WARNING: the batch holds no token to learn from at step {BAD + 1}" in said
+    assert (home / "empty" / "faults" / f"step-{BAD + 1}.json").exists()
+
+
 def test_a_spike_is_kept_and_recorded_unless_asked_otherwise(home, poison, capsys):
     poison(50.0)
     more = ("--config.faults.spike_z=8", "--config.num_steps=60")

@@ -40,6 +40,7 @@ from podium.storage import open_folder
 from podium.trainer import setup
 from podium.trainer.metrics import read_metrics
 from podium.trainer.profile import TraceWindow
+from profiling import replay
 from tests.test_train import CONFIG
 
 SHORT = (
@@ -258,6 +259,10 @@ def test_a_loss_that_is_no_number_ends_the_run_before_a_save(home, run):
     assert re.match(r"DivergedError: \w+ is (nan|inf) at step 1; last good", last)
     assert "checkpoint: none. Lower optim.peak_lr (1e+30)" in last
     assert "NaN or Inf" not in err
+    assert "learnt from all the same; recorded in" in err
+    code, out, _ = run(replay.main, f"--workdir={home / 'nan'}", "--step=1")
+    assert code == 0
+    assert out.startswith("step 1: numerics: ")
     assert not list((home / "nan").glob("checkpoints/*"))
     text = (home / "nan" / "metrics.jsonl").read_text()
     assert "NaN" not in text
@@ -330,6 +335,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(home, copy, run):
         (["--config.data.text=nothere"], "--config.data.text=nothere does not exist"),
         (["--config.data.paths=docs"], "--input=docs --output="),
         (["--config.mesh.data=3"], "add --config.mesh.fsdp=1 for 3"),
+        (["--config.data.paths=nothere"], "data.paths: nothere does not exist"),
+        (
+            ["--config.checkpoint.folder=/dev/null/x"],
+            "checkpoint.folder=/dev/null/x: /dev/null is no folder",
+        ),
+        (["--config.checkpoint.folder=s3://x/y"], "checkpoint.folder: s3://x/y"),
+        (["--workdir=/dev/null/x"], "--workdir=/dev/null/x lies under /dev/null"),
+        (
+            ["--config.checkpoint.every_steps=auto"],
+            "expected a whole number, or None (found from what a save costs",
+        ),
         (
             ["--config.mesh.data=1", "--config.mesh.slices.data=3"],
             "into them. On a CPU, a mesh written out in full makes virtual devices: add "
@@ -486,7 +502,8 @@ def test_a_total_without_activations_says_so(capsys):
     assert "total but" not in capsys.readouterr().out
 
 
-def test_ctrl_c_while_tokenizing_is_one_line_and_75(home, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_tokenizing_is_one_line_and_75(home, tmp_path, number):
     numbers = np.random.default_rng(0).integers(0, 10**9, 400_000)
     words = " ".join(np.char.mod("%d", numbers))  # all different: many seconds of BPE
     for i in range(10):
@@ -494,17 +511,17 @@ def test_ctrl_c_while_tokenizing_is_one_line_and_75(home, tmp_path):
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "podium.train"),
-            *arguments(home, "ctrl_c", f"--config.data.text={tmp_path}"),
+            *arguments(home, number.name, f"--config.data.text={tmp_path}"),
             "--config.data.tokenizer=bpe:8192",
         ],
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (home / "ctrl_c" / "data.partial").exists():
+    while not (home / number.name / "data.partial").exists():
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert "Traceback" not in err

@@ -19,7 +19,7 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -162,13 +162,29 @@ def run(
     leave_out_absent_tpus()
     code = EXIT_FAILED
     try:
-        code = _outcome(main, sys.argv[1:] if argv is None else argv, can_continue)
+        with _terminated_as_interrupted() if can_continue else contextlib.nullcontext():
+            code = _outcome(main, sys.argv[1:] if argv is None else argv, can_continue)
     except Exception:
         with contextlib.suppress(OSError):  # the disk of the log may be full
             traceback.print_exc()
     for say in _last_of_all:
         say(code)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM outside of training, whose loop has its own handler, ends as Ctrl-C does:
+    a supervisor starts again what exits with 75, and asks nothing of 143."""
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _outcome(
@@ -185,7 +201,8 @@ def _outcome(
         return EXIT_FAILED
     except KeyboardInterrupt:
         # Once more, by an impatient user or by `uv run`, would change the exit code.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         how = "interrupted; the same command continues"
         print(how if can_continue else "interrupted", file=sys.stderr)
         return EXIT_RUN_AGAIN if can_continue else EXIT_INTERRUPTED

@@ -274,12 +274,11 @@ def _value(hint: Any, value: Any, path: str, metadata: typing.Mapping) -> Any:
     if parts := parts_of(hint):
         return _part(parts, value, path)
     want = next(t for t in choices if t is not types.NoneType)
-    value = _scalar(want, value, path)
+    none = f", or None{_none_means(metadata)}" if types.NoneType in choices else ""
+    value = _scalar(want, value, path, none)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and not _is_in_range(value, metadata):
-        expected = f"a number {_bounds(metadata)}".rstrip()
-        if types.NoneType in choices:
-            expected += f", or None{_none_means(metadata)}"
+        expected = f"a number {_bounds(metadata)}".rstrip() + none
         raise ConfigError(f"{path} is {shown(value)}; expected {expected}")
     return value
 
@@ -294,7 +293,8 @@ def _part(parts: list[Any], value: Any, path: str) -> Any:
     return from_config_dict(part_of_kind(parts, kind, path), value, path + ".")
 
 
-def _scalar(want: Any, value: Any, path: str) -> Any:
+def _scalar(want: Any, value: Any, path: str, none: str) -> Any:
+    """`none` says in a message that None would do, or is empty."""
     if typing.get_origin(want) is typing.Literal:
         choices = typing.get_args(want)
         if value in choices:
@@ -317,6 +317,6 @@ def _scalar(want: Any, value: Any, path: str) -> Any:
     if not isinstance(value, want) or (isinstance(value, bool) and want is not bool):
         raise ConfigError(
             f"{path} is {shown(value)} ({type(value).__name__}); expected "
-            f"{in_words(type_name(want))}"
+            f"{in_words(type_name(want))}{none}"
         )
     return value

@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
         description="The documents, and their sources, in the batch of a training step.",
         epilog=EXAMPLE,
     )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", metavar="D", required=True, help="the run folder")
     parser.add_argument(
         "--step", required=True, type=int, help="as in metrics.jsonl: from 1"
     )

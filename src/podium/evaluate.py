@@ -30,7 +30,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--workdir", metavar="D", required=True, help="the run folder")
     parser.add_argument("--step", type=int, help="checkpoint (the newest)")
     parser.add_argument("--data", help="gold data folder (the run's own)")
-    parser.add_argument("--split", choices=("eval", "train"), default="eval")
+    parser.add_argument(
+        "--split", choices=("eval", "train"), default="eval", help="of the data (eval)"
+    )
     parser.add_argument("--batch_seqs", type=int, help="rows at once (as in training)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)

@@ -170,8 +170,9 @@ def find_checkpoint(
     `say` is told what was passed over.
     """
     if not Path(workdir).is_dir():
+        what = "is no folder" if Path(workdir).exists() else "does not exist"
         raise CheckpointError(
-            f"{workdir} does not exist; --workdir is the folder given to podium.train"
+            f"{workdir} {what}; --workdir is the folder given to podium.train"
         )
     folder = checkpoints_folder(workdir)
     steps = whole_steps(folder)
@@ -380,7 +381,9 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except NotADirectoryError as error:
-        raise CheckpointError(f"{path.parent} is no folder") from error
+        raise CheckpointError(
+            f"{path.parent} is no folder; --workdir is the folder given to podium.train"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged, no valid JSON ({error}); delete it, and the run's own "

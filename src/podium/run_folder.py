@@ -9,7 +9,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from podium.errors import ConfigError
+from podium.errors import ConfigError, PodiumError
+from podium.storage import is_remote, open_folder
 
 _LOCK_FILE = "run.lock"
 
@@ -17,6 +18,11 @@ _LOCK_FILE = "run.lock"
 def check_folder(workdir: str | Path) -> None:
     """A run may live in a new, an empty or a run's own folder. Raises ConfigError."""
     workdir = Path(workdir)
+    above = next((p for p in workdir.parents if os.path.lexists(p)), workdir.parent)
+    if not above.is_dir():
+        raise ConfigError(
+            f"--workdir={workdir} lies under {above}, which is no folder; choose another"
+        )
     if not os.path.lexists(workdir):
         return
     if not workdir.is_dir():
@@ -29,6 +35,26 @@ def check_folder(workdir: str | Path) -> None:
         raise ConfigError(
             f"--workdir={workdir} holds other things ({', '.join(found[:3])}{more}) and "
             f"no run; choose an empty or a new folder, e.g. {workdir / 'run'}"
+        )
+
+
+def check_checkpoint_folder(folder: str | None) -> None:
+    """Checkpoints can lie in `checkpoint.folder`, as far as a look can tell: training
+    would go on for a while without any. Raises ConfigError."""
+    if folder is None:
+        return
+    try:
+        is_local = not is_remote(open_folder(folder).path)
+    except PodiumError as error:
+        raise ConfigError(f"checkpoint.folder: {error}") from error
+    if not is_local:
+        return
+    path = Path(folder).absolute()
+    there = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "cannot be written" if there.is_dir() else "is no folder"
+        raise ConfigError(
+            f"checkpoint.folder={folder}: {there} {what}; choose another folder"
         )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from podium import cli, processes, resume, run_folder, starts, tracking_start
 from podium.config import DataConfig, TrainConfig
-from podium.errors import ConfigError, PodiumError, ShardingError
+from podium.errors import ConfigError, DataError, PodiumError, ShardingError
 
 if TYPE_CHECKING:
     from podium.input.manifest import Manifest
@@ -92,6 +92,7 @@ def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
 def _first_step(cfg: TrainConfig, workdir: Path, damaged: dict[int, str]) -> int | None:
     """The checkpoint to continue from; fills in newer ones that cannot be used."""
     run_folder.check_folder(workdir)
+    run_folder.check_checkpoint_folder(cfg.checkpoint.folder)
     starts.check_is_no_import(workdir)
     good = resume.step_to_resume(workdir, cfg)
     if good.step is None and not good.damaged:
@@ -171,7 +172,10 @@ def load_data(paths: Sequence[str]) -> list["Manifest"]:
     """The manifests of the data sets, which have one tokenizer. Raises DataError."""
     from podium.input.manifest import check_one_tokenizer, load_manifest
 
-    manifests = [load_manifest(path) for path in paths]
+    try:
+        manifests = [load_manifest(path) for path in paths]
+    except DataError as error:
+        raise DataError(f"data.paths: {error}") from error
     check_one_tokenizer(paths, manifests)
     return manifests
 

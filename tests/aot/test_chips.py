@@ -48,7 +48,10 @@ def test_wrap_around_links_exist_on_whole_cubes_and_whole_pods_only():
         ("v4", "known are v4-N"),
         ("v4-100", "v4-64 (2x4x4), v4-128 (4x4x4)"),
         ("v5e-300", "v5e-256 (16x16)"),
-        ("v5e-256x0", "no such slice"),
+        ("v5e-256x0", "expected one such as v5e-256x4, or v5e-256 for a single slice"),
+        ("v5e-256x-1", "x-1 is no number of slices"),
+        ("v5e8", "Did you mean v5e-8?"),
+        ("v5p-4x4x13", "each side is 1, 2 or a multiple of 4"),
         ("v6e-3x5", "no such slice"),
     ],
 )

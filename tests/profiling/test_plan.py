@@ -186,6 +186,9 @@ def test_a_search_compiles_the_best_and_prints_what_to_paste(small):
         ([], "--topology is missing"),
         (["--topology=v9-4"], "unknown TPU"),
         (["--topology=v4-9"], "Nearest: v4-8"),
+        (["--topology=v5e-4", "--tokens=-5"], "--tokens: '-5'; expected a number such"),
+        (["--topology=v5e-4", "--usd_per_chip_hour=nan"], "expected a number such"),
+        (["--topology=v5e-4", "--hlo=/no/x.hlo"], "--hlo=/no/x.hlo: there is no folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_exits_with_2(tmp_path, args, expected):

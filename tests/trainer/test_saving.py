@@ -71,7 +71,7 @@ def test_a_failed_save_is_tried_again_while_the_run_goes_on(saver):
     saver.disk.fails = 1
     run(saver, range(1, 14))
     assert saver.disk.saved == []
-    assert "step 10 is not saved, will be tried again" in saver.said[0]
+    assert "step 10 is not saved (try 1 of 5, the next in" in saver.said[0]
     assert "No space left on device" in saver.said[0]
     time.sleep(0.06)
     run(saver, range(14, 25))

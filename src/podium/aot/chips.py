@@ -231,14 +231,20 @@ def parse_slice(name: str) -> Slice:
         raise ConfigError(
             f"--topology={name}: unknown TPU; known are "
             f"{', '.join(f'{c}-N' for c in CHIPS)}, e.g. v4-256, or v5e-256x4 for four "
-            "slices"
+            f"slices{_meant(name)}"
         )
     chip = CHIPS[kind]
     if chip.torus_dims == 3 and re.fullmatch(r"\d+x\d+x\d+", head[2]):
-        return Slice(name, chip, tuple(int(n) for n in head[2].split("x")), 1)
+        return Slice(name, chip, _sides(name, head[2]), 1)
     sized = re.fullmatch(r"(\d+)(?:x(\d+))?", head[2])
     sizes = {_size(chip, t): t for t in chip.topologies}
-    if sized is None or int(sized[1]) not in sizes or sized[2] == "0":
+    many = re.fullmatch(r"(\d+)x(.*)", head[2])
+    if many and int(many[1]) in sizes and not re.fullmatch(r"[1-9]\d*", many[2]):
+        raise ConfigError(
+            f"--topology={name}: x{many[2]} is no number of slices; expected one such as "
+            f"{kind}-{many[1]}x4, or {kind}-{many[1]} for a single slice"
+        )
+    if sized is None or int(sized[1]) not in sizes:
         raise ConfigError(
             f"--topology={name}: {kind} has no such slice; "
             f"{'TensorCores' if chip.counts_cores else 'chips'} count. "
@@ -246,6 +252,25 @@ def parse_slice(name: str) -> Slice:
         )
     shape = tuple(int(n) for n in sizes[int(sized[1])].split("x"))
     return Slice(name, chip, shape, int(sized[2] or 1))
+
+
+def _meant(name: str) -> str:
+    """v5e8 lacks its dash."""
+    found = re.fullmatch(rf"({'|'.join(CHIPS)}|v5litepod)(\d.*)", name.strip().lower())
+    return f". Did you mean {found[1]}-{found[2]}?" if found else ""
+
+
+def _sides(name: str, text: str) -> tuple[int, ...]:
+    """Of a slice by shape: as many chips as cubes of 4 x 4 x 4 have, or less than one.
+
+    cloud.google.com/tpu/docs/v4, "Topology variants": above a cube, multiples of 4.
+    """
+    sides = tuple(int(n) for n in text.split("x"))
+    if any(n not in (1, 2) and (n < 4 or n % 4) for n in sides):
+        raise ConfigError(
+            f"--topology={name}: no such slice; each side is 1, 2 or a multiple of 4"
+        )
+    return sides
 
 
 def _size(chip: Chip, topology: str) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from podium.config import DataConfig
 from podium.errors import DataError
-from podium.input.damage import Damage, raise_damage
+from podium.input.damage import SKIPS, Damage, raise_damage
 from podium.input.manifest import Manifest, Shard
 from podium.input.records import (
     FOOTER_BYTES,
@@ -131,5 +131,5 @@ def _check_shard(
         fault = frame_fault(frame, num_bytes)
         if fault and allows_damage:
             continue
-        raise_damage([Damage(path, record, offset, fault)] if fault else [])
+        raise_damage([Damage(path, record, offset, fault)] if fault else [], SKIPS)
         check_record(frame[HEADER_BYTES:-FOOTER_BYTES], entry, manifest, where)

@@ -23,6 +23,9 @@ class Damage(NamedTuple):
         )
 
 
+SKIPS = "; data.on_damage=skip trains without such records"  # advice
+
+
 def raise_damage(damages: Sequence[Damage], advice: str = "") -> None:
     """Raises DataError naming the first, if there are any."""
     if damages:

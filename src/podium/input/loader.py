@@ -11,7 +11,7 @@ import numpy as np
 
 from podium.errors import DataError
 from podium.input.batch import PADDING, Batch
-from podium.input.damage import Damage, raise_damage
+from podium.input.damage import SKIPS, Damage, raise_damage
 from podium.input.order import Order, open_datasets
 from podium.input.packing import Chunks
 from podium.input.spec import StreamInfo, StreamSpec
@@ -162,7 +162,7 @@ class Loader:
                 field[span] = padding
         found = list(records.values())
         if self.spec.data.on_damage == "error":
-            raise_damage(found, "; data.on_damage=skip trains without such records")
+            raise_damage(found, SKIPS)
         self._num_damaged += len(damaged)
         read = self._num_read + len(chunks.row)
         if read >= _FEW_CHUNKS and self._num_damaged > _MOST_DAMAGED * read:

@@ -49,7 +49,8 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         if sizes[name] % part:
             raise ShardingError(
                 f"mesh.{name} ({sizes[name]}) does not divide by mesh.slices.{name} "
-                f"({part}): that many slices lie along it. Use a multiple of {part}."
+                f"({part}): that many slices lie along it. Use a multiple, as "
+                f"--config.mesh.{name}={part}."
             )
     inside = tuple(sizes[name] // across[name] for name in MESH_AXES)
     blocks = np.empty((len(slices), *inside), object)

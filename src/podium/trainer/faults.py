@@ -55,13 +55,18 @@ class Faults:
         """Of a step's metrics. Raises Rewind, or DivergedError where the run ends."""
         self._recorder.add(step, row)
         if not math.isfinite(row["param_norm"]):
-            self._end(f"param_norm is {row['param_norm']} at step {step}")
+            what = f"param_norm is {row['param_norm']} at step {step}"
+            self._note(step, what, "stop", "non_finite", layers, learnt=True)
+            self._end(what)
         bad = next(
             (n for n in ("loss", "grad_norm") if not math.isfinite(row[n])), None
         )
         faults = self._cfg.faults
         self._in_a_row = self._in_a_row + 1 if row["skipped"] else 0
-        if bad is not None:
+        if not row["tokens"]:
+            bad, what = "tokens", "the batch holds no token to learn from"
+            policy = faults.on_non_finite
+        elif bad is not None:
             what, policy = f"{bad} is {row[bad]}", faults.on_non_finite
         elif row["spike_z"] > faults.spike_z:
             what = f"loss {row['loss']:.4g} or grad_norm {row['grad_norm']:.4g} spikes"
@@ -81,7 +86,14 @@ class Faults:
             raise Rewind(step)
 
     def _note(
-        self, step: int, what: str, policy: str, kind: str, layers: Mapping[str, Any]
+        self,
+        step: int,
+        what: str,
+        policy: str,
+        kind: str,
+        layers: Mapping[str, Any],
+        *,
+        learnt: bool = False,
     ) -> None:
         host = jax.device_get(dict(layers))
         path = None
@@ -90,14 +102,10 @@ class Faults:
                 step, what=what, action=policy, skips=self._skips, layers=host
             )
             self._events.add("fault", what=kind, step=step, action=policy)
-        words = {
-            "keep": "learnt from all the same",
-            "skip": "its update is skipped",
-            "rewind": "its update is skipped",
-            "stop": "its update is skipped",
-        }
+        learnt = learnt or policy == "keep"
+        then = "learnt from all the same" if learnt else "its update is skipped"
         where = f"; recorded in {path}" if path else ""
-        self._say(f"WARNING: {what}: {words[policy]}{where}")
+        self._say(f"WARNING: {what}: {then}{where}")
 
     def corrupted(self, step: int, error: HardwareError) -> None:
         """Records a step that came out wrong on the devices."""

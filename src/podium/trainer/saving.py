@@ -198,7 +198,10 @@ class Saver:
             raise StorageError(f"{times} failed, at step {step}: {why}") from error
         wait = _FIRST_WAIT_SECS * 2 ** (self._failures - 1)
         self._again_at = time.monotonic() + wait
-        self._say(f"WARNING: step {step} is not saved, will be tried again: {why}")
+        self._say(
+            f"WARNING: step {step} is not saved (try {self._failures} of {TRIES}, the "
+            f"next in {wait:.0f} s): {why}"
+        )
 
     def _find_interval(
         self, save_secs: float | None, write_secs: float, step_secs: float

@@ -71,7 +71,8 @@ def step_with_gradients(
         with use_rules(rules):
             (sums, loads), grads = _gradients(cfg, model, state.params, batch)
             grads = jax.lax.with_sharding_constraint(grads, state_layout.gradients)
-            loss = sums.cross_entropy / jnp.maximum(sums.tokens, 1.0)
+            # No number where a batch has no token left, as after damage: it is skipped.
+            loss = sums.cross_entropy / sums.tokens
             layers = layer_norms(grads, tuple(layer_stacks(cfg.model)))
             grad_norm = optax.tree.norm(layers)
             verdict = judge(cfg.faults, state.recent, loss, grad_norm)
