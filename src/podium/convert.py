@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Published models in and out: `python -m podium.convert --from=hf --input=… --output=…`.
 
-In: a run folder to sample, evaluate, or start a run from. Out: a folder that
-transformers, and whatever reads its files, loads. Format and families: docs/models.md.
+In, from a model folder or a GGUF file: a run folder to sample, evaluate, or start a run
+from. Out: a folder that transformers, and whatever reads its files, loads. Formats and
+families: docs/models.md.
 """
 
 import argparse
+import functools
 import json
 import math
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from podium import cli
 from podium.errors import at_work
@@ -20,6 +23,8 @@ from podium.resume import find_checkpoint
 _EXAMPLE = """\
 examples:
   python -m podium.convert --from=hf --input=SmolLM2-135M --output=runs/smol
+  python -m podium.convert --from=gguf --input=SmolLM2-135M-Instruct.Q4_1.gguf \\
+      --output=runs/smol
   python -m podium.sample --workdir=runs/smol --prompt="The capital of France is"
   python -m podium.train --config=runs/smol/config.json --workdir=runs/tuned \\
       --config.data.paths=gold/mine
@@ -37,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if (args.source is None) == (args.target is None):
         parser.error(
-            "name one of --from=hf (a model comes in) and --to=hf (it goes out)"
+            "name one of --from=hf, --from=gguf (a model comes in) and --to=hf (it "
+            "goes out)"
         )
     for name in ("step", "dtype", "max_shard_mb", "no_tokenizer"):
         if args.source and getattr(args, name) not in (None, False):
@@ -69,11 +75,17 @@ def _parser() -> cli.Parser:
     add(
         "--from",
         dest="source",
-        choices=("hf",),
-        help="hf: a model folder of transformers, config.json and safetensors",
+        choices=("hf", "gguf"),
+        help="hf: a model folder of transformers, config.json and safetensors; gguf: a "
+        "file of llama.cpp (extra gguf)",
     )
     add("--to", dest="target", choices=("hf",), help="hf: such a folder is written")
-    add("--input", metavar="D", required=True, help="a model folder; out: a run folder")
+    add(
+        "--input",
+        metavar="D",
+        required=True,
+        help="a model folder or file; out: a run folder",
+    )
     add("--output", metavar="D", required=True, help="folder to make")
     add("--step", type=int, metavar="N", help="out: checkpoint (the newest)")
     add(
@@ -90,23 +102,34 @@ def _parser() -> cli.Parser:
 def _import(args: argparse.Namespace) -> dict:
     from podium.models.flops import param_count
     from podium.preparation.progress import Progress
-    from podium.pretrained.from_hf import import_hf, read_hf
     from podium.pretrained.new_run import check_output
 
-    found = read_hf(args.input)
-    source = found.source
-    for note in found.notes:
+    source, notes, write = _found(args)
+    for note in notes:
         cli.say(f"note: {note}")
     check_output(pathlib.Path(args.output))
     size = sum(4 * math.prod(tensor.shape) for tensor in source.tensors)
     with at_work(), Progress("importing", size, "convert") as progress:
-        import_hf(found, args.output, progress.advance)
+        write(args.output, progress.advance)
     return {
         "output": args.output,
         "family": source.family,
         "params": param_count(source.cfg),
         "tensors": len(source.tensors),
     }
+
+
+def _found(args: argparse.Namespace) -> tuple[Any, list[str], Callable]:
+    """The model at --input, notes on it, and what writes its run folder."""
+    if args.source == "gguf":
+        from podium.pretrained.from_gguf import import_gguf, read_gguf
+
+        gguf = read_gguf(args.input)
+        return gguf.source, [], functools.partial(import_gguf, gguf)
+    from podium.pretrained.from_hf import import_hf, read_hf
+
+    folder = read_hf(args.input)
+    return folder.source, folder.notes, functools.partial(import_hf, folder)
 
 
 def _export(args: argparse.Namespace) -> dict:

@@ -19,9 +19,9 @@ from podium.tokenizer import TOKENIZER_FILE, Tokenizer, huggingface_tokenizer
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TENSORS = "tensors.json"  # ours: types and names of the tensors as they came
-_TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER_FILES = (
-    *(TOKENIZER_FILE, _TOKENIZER_CONFIG, "special_tokens_map.json"),
+    *(TOKENIZER_FILE, TOKENIZER_CONFIG, "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model"),
     *("chat_template.jinja", "chat_template.json"),
 )
@@ -75,7 +75,7 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     path = folder / TOKENIZER_FILE
     if not path.is_file():
         return None
-    eos = read_json(folder / _TOKENIZER_CONFIG).get("eos_token")
+    eos = read_json(folder / TOKENIZER_CONFIG).get("eos_token")
     if isinstance(eos, dict):
         eos = eos.get("content")
     if not isinstance(eos, str):
@@ -119,7 +119,7 @@ def write_tokenizer(workdir: Path, info: TokenizerInfo | None, target: Path) -> 
         if token in names:
             config[key] = names[token]
     shutil.copyfile(workdir / info.file, target / TOKENIZER_FILE)
-    write_json(target / _TOKENIZER_CONFIG, config)
+    write_json(target / TOKENIZER_CONFIG, config)
     write_json(target / GENERATION, ends(info))
 
 

@@ -56,22 +56,22 @@ def write_checkpoint(
 
     Memory: some chunks of 64 MiB, however large the arrays are.
     """
-    handlers = ocp.type_handlers.create_type_handler_registry(
-        (Pieces, _PiecesHandler())
-    )
-    folder = checkpoints_folder(workdir)
-    manager = ocp.CheckpointManager(
-        epath.Path(folder.path),
-        options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
-        item_handlers={
-            "state": ocp.PyTreeCheckpointHandler(
-                use_compression=False, type_handler_registry=handlers
-            ),
-            "run": ocp.JsonCheckpointHandler(),
-        },
-    )
-    state = ocp.args.PyTreeSave({"params": params})
     with _without_warning():
+        handlers = ocp.type_handlers.create_type_handler_registry(
+            (Pieces, _PiecesHandler())
+        )
+        folder = checkpoints_folder(workdir)
+        manager = ocp.CheckpointManager(
+            epath.Path(folder.path),
+            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(
+                    use_compression=False, type_handler_registry=handlers
+                ),
+                "run": ocp.JsonCheckpointHandler(),
+            },
+        )
+        state = ocp.args.PyTreeSave({"params": params})
         manager.save(
             0, args=ocp.args.Composite(state=state, run=ocp.args.JsonSave(run))
         )
