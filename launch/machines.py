@@ -191,8 +191,9 @@ def place(launch: LaunchConfig) -> Placement:
         where = parse_slice(name)
     except ConfigError as error:
         near = difflib.get_close_matches(name, [*GPUS, *slices()], n=1)
-        hint = f". Did you mean {near[0]}?" if near else ""
         what = str(error).replace(f"--topology={name}", f"launch.machine={name}")
+        is_told = not near or "Did you mean" in what
+        hint = "" if is_told else f". Did you mean {near[0]}?"
         raise ConfigError(f"{what}{hint}") from error
     return _tpus(launch, where)
 

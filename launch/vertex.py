@@ -87,6 +87,8 @@ def main(argv: Sequence[str]) -> int:
         default=sys.stderr.isatty(),
         help="stay until the job has ended (default on a terminal)",
     )
+    if verb := next((word for word in argv if word in VERBS), None):
+        parser.error(f"{verb} comes first: python -m launch.vertex {verb} …")
     args, overrides = cli.parse_overrides(parser, argv)
     if args.slice is not None:
         overrides["launch.machine"] = args.slice

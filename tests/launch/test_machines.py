@@ -92,6 +92,7 @@ RESERVATION = "projects/p/zones/us-central1-a/reservations/r"
         ({"machine": "tpu7x-4x4x12"}, "no tpu7x of 4x4x12; it has 2x2x1"),
         ({"machine": "a3-higpu-8g"}, "unknown TPU"),
         ({"machine": "a3-higpu-8g"}, "Did you mean a3-highgpu-8g?"),
+        ({"machine": "v5e8"}, "for four slices. Did you mean v5e-8?"),
         ({"machine": "v5e-16", "region": "europe-west4"}, "it is in us-central1, us-"),
         (
             {"machine": "v5e-16", "capacity__kind": "spot"},
@@ -136,6 +137,7 @@ def test_what_vertex_has_not_is_refused_with_what_it_has(settings, message):
         place(launch(count=settings.pop("count", "1"), **settings))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert str(error.value).count("Did you mean") <= 1
 
 
 def test_one_host_takes_spot_and_a_reservation_in_its_region():

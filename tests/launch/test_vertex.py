@@ -171,6 +171,7 @@ def test_a_prebuilt_image_gets_the_checkout_as_an_archive(capsys):
         ),
         ([*WHERE, "--slise=v5e-8"], "did you mean --slice?"),
         ([*WHERE, "--config.launch.regoin=x"], "Did you mean 'launch.region'?"),
+        (["list"], "list comes first: python -m launch.vertex list"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(flags, message, capsys):
