@@ -84,7 +84,7 @@ def tiny(case: Case) -> Case:
 
 
 def podium_config(case: Case):
-    from podium import config, config_model
+    from podium import config, config_model, config_positions
 
     is_gpt2 = case.kind == "gpt2"
     attention = config_model.AttentionConfig(
@@ -99,9 +99,9 @@ def podium_config(case: Case):
         vocab_size=case.V,
         num_layers=case.L,
         embed_dim=case.D,
-        position=config_model.LearnedPositionConfig(max_tokens=case.T)
+        position=config_positions.LearnedPositionConfig(max_tokens=case.T)
         if is_gpt2
-        else config_model.RopeConfig(theta=500_000.0),
+        else config_positions.RopeConfig(theta=500_000.0),
         norm=config_model.LayerNormConfig()
         if is_gpt2
         else config_model.RMSNormConfig(),

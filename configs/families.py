@@ -15,12 +15,14 @@ from podium.config_model import (
     DensePrefixConfig,
     LatentAttentionConfig,
     LayerNormConfig,
-    LearnedPositionConfig,
-    Llama3Scaling,
     MlpConfig,
     ModelConfig,
     MoeConfig,
     RMSNormConfig,
+)
+from podium.config_positions import (
+    LearnedPositionConfig,
+    Llama3Scaling,
     RopeConfig,
     YarnScaling,
 )

@@ -48,7 +48,7 @@ def indivisible(s: Shares) -> str | None:
 
 
 def _stages(s: Shares) -> str | None:
-    from podium.models.transformer import layer_stacks  # imports jax
+    from podium.models.layer_stack import layer_stacks  # imports jax
 
     stages, model = s.parts("layers"), s.cfg.model
     if stages == 1:

@@ -12,7 +12,8 @@ from flax import nnx
 
 from podium.input.batch import Batch
 from podium.models import bind
-from podium.models.transformer import flat, in_order, layer_stacks, stack_axes
+from podium.models.layer_stack import flat, layer_stacks, stack_axes
+from podium.models.transformer import in_order
 from podium.sharding.constrain import use_rules
 from podium.trainer.setup import Setup
 

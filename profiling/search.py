@@ -131,7 +131,7 @@ def candidates(cfg: TrainConfig, where: Slice) -> Iterator[Candidate]:
 
 def meshes(cfg: TrainConfig, where: Slice) -> Iterator[MeshConfig]:
     """Factorisations of all devices; slices lie along stage, data and fsdp."""
-    from podium.models.transformer import layer_stacks  # imports jax
+    from podium.models.layer_stack import layer_stacks  # imports jax
 
     mlp = cfg.model.mlp
     num_experts = mlp.num_experts if isinstance(mlp, MoeConfig) else 1

@@ -7,12 +7,8 @@ import math
 from collections.abc import Iterable
 
 from podium.config import AdamWConfig, LossConfig, TrainConfig
-from podium.config_model import (
-    AttentionConfig,
-    LatentAttentionConfig,
-    LearnedPositionConfig,
-    MoeConfig,
-)
+from podium.config_model import AttentionConfig, LatentAttentionConfig, MoeConfig
+from podium.config_positions import LearnedPositionConfig
 
 PARTS = 8  # every dimension divides by it, so that any axis of 8 devices can split it
 

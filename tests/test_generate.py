@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config_model import LearnedPositionConfig
+from podium.config_positions import LearnedPositionConfig
 from podium.errors import ConfigError
 from podium.generate import FINISHED, Sampling, draw, generate, stream
 from podium.models.bind import abstract, bind

@@ -6,7 +6,7 @@ python -m podium.train --config=benchmarks/peers/tiny_gpt.py \\
     --config.data.paths=D --workdir=runs/tiny     (D from podium.prepare, bytes)
 """
 
-from podium import config, config_model
+from podium import config, config_model, config_positions
 from podium.config_dict import to_config_dict
 
 LOOPS = {
@@ -25,7 +25,7 @@ def train_config(variant: str = "scan_dots", dtype: str = "float32"):
         vocab_size=256,
         num_layers=6,
         embed_dim=384,
-        position=config_model.LearnedPositionConfig(max_tokens=256),
+        position=config_positions.LearnedPositionConfig(max_tokens=256),
         norm=config_model.LayerNormConfig(),
         attention=attention,
         mlp=config_model.MlpConfig(kind="gelu", dim=1536, use_bias=True),

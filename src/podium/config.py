@@ -15,7 +15,8 @@ import re
 from typing import Literal
 
 from podium.config_launch import LaunchConfig
-from podium.config_model import LearnedPositionConfig, ModelConfig
+from podium.config_model import ModelConfig
+from podium.config_positions import LearnedPositionConfig
 from podium.config_setting import setting
 from podium.config_tracking import TrackingConfig
 from podium.errors import ConfigError

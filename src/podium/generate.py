@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from podium.config_model import LearnedPositionConfig, ModelConfig
+from podium.config_model import ModelConfig
+from podium.config_positions import LearnedPositionConfig
 from podium.errors import ConfigError
 from podium.models.bind import Params, abstract, bind
 from podium.models.transformer import KVCache

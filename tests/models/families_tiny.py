@@ -12,12 +12,10 @@ from configs.families import FAMILIES
 from podium.config_model import (
     DensePrefixConfig,
     LatentAttentionConfig,
-    Llama3Scaling,
     ModelConfig,
     MoeConfig,
-    RopeConfig,
-    YarnScaling,
 )
+from podium.config_positions import Llama3Scaling, RopeConfig, YarnScaling
 from podium.models.bind import Params, abstract
 
 HEAD_DIM = 16

@@ -133,7 +133,7 @@ def test_the_full_size_model_has_as_many_parameters_as_published(name):
 
 
 def test_a_position_scaled_linearly_is_a_position_divided():
-    from podium.config_model import LinearScaling, RopeConfig
+    from podium.config_positions import LinearScaling, RopeConfig
     from podium.models.rope import frequencies
 
     plain = RopeConfig(theta=1e4)

@@ -17,7 +17,7 @@ import pytest
 
 from podium.config_model import LatentAttentionConfig, MoeConfig
 from podium.models.bind import abstract, bind
-from podium.models.transformer import layer_stacks
+from podium.models.layer_stack import layer_stacks
 from tests.golden import hf_weights as w
 from tests.models.families_tiny import tiny
 

@@ -15,7 +15,7 @@ from podium.config_model import (
     RMSNormConfig,
 )
 from podium.models import attention_cudnn, layers
-from podium.models.transformer import remat_policy
+from podium.models.layer_stack import remat_policy
 
 CFG = ModelConfig(embed_dim=32)
 PARTS = {

@@ -10,12 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config_model import (
-    LatentAttentionConfig,
-    LearnedPositionConfig,
-    RopeConfig,
-    YarnScaling,
-)
+from podium.config_model import LatentAttentionConfig
+from podium.config_positions import LearnedPositionConfig, RopeConfig, YarnScaling
 from podium.errors import ConfigError
 from podium.models import rope
 from podium.models.bind import abstract, bind

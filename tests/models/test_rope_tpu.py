@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config_model import RopeConfig
+from podium.config_positions import RopeConfig
 from podium.models import rope
 
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config_model import DensePrefixConfig, LearnedPositionConfig
+from podium.config_model import DensePrefixConfig
+from podium.config_positions import LearnedPositionConfig
 from podium.errors import ConfigError
 from podium.models.bind import abstract, bind, init_params
-from podium.models.transformer import layer_stacks
+from podium.models.layer_stack import layer_stacks
 from tests.models.families_tiny import random_params, tiny
 
 T = 13

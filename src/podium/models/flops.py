@@ -26,11 +26,11 @@ from podium.config_model import (
     BiasConfig,
     LatentAttentionConfig,
     LayerNormConfig,
-    LearnedPositionConfig,
     MlpConfig,
     ModelConfig,
     MoeConfig,
 )
+from podium.config_positions import LearnedPositionConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,8 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
-from podium.config_model import (
-    LayerNormConfig,
-    LearnedPositionConfig,
-    MlpConfig,
-    ModelConfig,
-    RMSNormConfig,
-)
+from podium.config_model import LayerNormConfig, MlpConfig, ModelConfig, RMSNormConfig
+from podium.config_positions import LearnedPositionConfig
 from podium.models.linear import dot, linear
 from podium.models.quantized import dots
 from podium.sharding.constrain import current_platform, param, shard

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from podium.config_model import (
+from podium.config_positions import (
     LearnedPositionConfig,
     LinearScaling,
     Llama3Scaling,

@@ -20,12 +20,12 @@ from podium.config_model import (
     BiasConfig,
     LatentAttentionConfig,
     LayerNormConfig,
-    LearnedPositionConfig,
     MlpConfig,
     ModelConfig,
     MoeConfig,
     RMSNormConfig,
 )
+from podium.config_positions import LearnedPositionConfig
 from podium.errors import ConfigError
 from podium.pretrained import config_parts as parts
 from podium.pretrained.config_parts import Part

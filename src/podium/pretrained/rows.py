@@ -21,7 +21,7 @@ from einops import rearrange
 from podium.config_model import ModelConfig
 from podium.errors import CheckpointError
 from podium.models.bind import abstract
-from podium.models.transformer import layer_stacks, stack_axes
+from podium.models.layer_stack import layer_stacks, stack_axes
 
 
 class Row(NamedTuple):

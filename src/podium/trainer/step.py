@@ -15,7 +15,8 @@ from jax.sharding import NamedSharding
 from podium.config import TrainConfig
 from podium.input.batch import Batch
 from podium.models import bind
-from podium.models.transformer import in_order, layer_stacks
+from podium.models.layer_stack import layer_stacks
+from podium.models.transformer import in_order
 from podium.sharding.constrain import shard, use_rules
 from podium.sharding.rules import ShardingRules
 from podium.trainer.balance import Loads, balanced, max_load, summed
