@@ -55,7 +55,7 @@ def test_it_goes_out_as_the_model_folder_that_it_was_made_of(tmp_path):
     check_equal(make_folder("llama_3_8b", tmp_path / "hf"), out)
     names = {path.name for path in out.iterdir()}
     files = {"config.json", "generation_config.json", "tokenizer_config.json"}
-    assert names == files | {"model.safetensors", "tokenizer.json"}
+    assert names == files | {"model.safetensors", "tokenizer.json", "podium.json"}
     config = json.loads((out / "config.json").read_text())
     assert (config["model_type"], config["torch_dtype"]) == ("llama", "float32")
     assert config["eos_token_id"] == [0, 1]
