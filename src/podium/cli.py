@@ -201,8 +201,9 @@ def _outcome(
         return EXIT_FAILED
     except KeyboardInterrupt:
         # Once more, by an impatient user or by `uv run`, would change the exit code.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if can_continue:  # set back by `_terminated_as_interrupted`
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         how = "interrupted; the same command continues"
         print(how if can_continue else "interrupted", file=sys.stderr)
         return EXIT_RUN_AGAIN if can_continue else EXIT_INTERRUPTED
