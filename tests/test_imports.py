@@ -20,7 +20,14 @@ ALLOWED = {
     "models": BASE | {"sharding", "models"},
     "input": BASE | {"input", "storage"},
     "preparation": BASE
-    | {"input", "storage", "tokenizer", "tokenizer_words", "preparation"},
+    | {
+        "code_commit",
+        "input",
+        "storage",
+        "tokenizer",
+        "tokenizer_words",
+        "preparation",
+    },
     "aot": BASE | {"sharding", "input", "trainer", "aot"},
 }
 WITHOUT_JAX = [
@@ -30,6 +37,7 @@ WITHOUT_JAX = [
     *("errors", "cli", "platforms", "resume", "processes", "storage", "checksums"),
     "skipped_batches",
     "starts",
+    "code_commit",
     *("endpoints", "tracking_start"),
 ]
 

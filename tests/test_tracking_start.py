@@ -1,7 +1,6 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
 import importlib.util
-import json
 import subprocess
 import sys
 
@@ -100,15 +99,3 @@ def test_the_run_keeps_its_name(tmp_path):
 def test_a_job_names_its_run_and_its_folder(tmp_path):
     cfg = config(project="my-project", run="big")
     assert tracking_start.run_name(cfg.launch.run, tmp_path) == "big"
-
-
-def test_the_commit_is_that_of_a_packaged_checkout_or_of_git(tmp_path, monkeypatch):
-    head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    assert tracking_start.commit().removesuffix("-dirty") == head
-    (tmp_path / ".podium").mkdir()
-    about = {"commit": "c0ffee", "is_dirty": True}
-    (tmp_path / ".podium" / "source.json").write_text(json.dumps(about))
-    monkeypatch.chdir(tmp_path)
-    assert tracking_start.commit() == "c0ffee-dirty"

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from podium import tracking_start
+from podium.code_commit import commit
 from podium.trainer.events import read_events
 
 CONFIG = """
@@ -149,7 +149,7 @@ def test_a_killed_run_continues_to_the_same_curve_bit_for_bit(home, unbroken):
     assert curve(home, "killed") == curve(home, "unbroken")  # to the last bit
     events = (home / "killed" / "events.jsonl").read_text()
     assert events.count('"event": "start"') == 2
-    head = tracking_start.commit().removesuffix("-dirty")
+    head = commit().removesuffix("-dirty")
     assert events.count(f'"commit": "{head}') == 2
     assert events.count('"event": "restore"') == 1
 

@@ -9,12 +9,12 @@ import json
 import os
 import re
 import secrets
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podium import resume
+from podium.code_commit import commit
 from podium.config import TrainConfig
 from podium.config_dict import to_json_dict
 from podium.config_launch import LaunchConfig
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _MOST_RUN = 56  # characters: 128 of an id, less 64 of the experiment and "-tb-run"
 _MLFLOW_URI = r"(https?|sqlite|postgresql|mysql|mssql|file|databricks)(\W|$)"
-_SOURCE_FILE = Path(".podium/source.json")  # in a checkout that launch.vertex packaged
 
 
 def check(cfg: TrainConfig) -> None:
@@ -169,25 +168,3 @@ def flat(tree: Any, path: str = "") -> dict[str, int | float | str]:
     if isinstance(tree, bool) or not isinstance(tree, int | float | str):
         tree = tree if tree is None else json.dumps(tree)
     return {path: "None" if tree is None else tree}
-
-
-def commit() -> str:
-    """Of the code that runs, "-dirty" behind it where files differ; "": not known."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        about = json.loads(_SOURCE_FILE.read_text())
-        return about["commit"] + ("-dirty" if about["is_dirty"] else "")
-    here = Path(__file__).parent
-    try:
-        head, state = (
-            subprocess.run(
-                ["git", "-C", str(here), *words],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=10,
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return head + ("-dirty" if state else "")

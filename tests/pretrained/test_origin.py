@@ -5,8 +5,8 @@
 import json
 
 from podium import convert
+from podium.code_commit import commit
 from podium.pretrained.origin import EXPORTS_FILE, ORIGIN_FILE, origin_of
-from podium.tracking_start import commit
 from podium.trainer.events import Events
 from podium.trainer.tracking import write_state
 from tests.pretrained.folders import imported

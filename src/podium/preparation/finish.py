@@ -5,9 +5,7 @@
 import hashlib
 import json
 import os
-import pathlib
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import podium
+from podium.code_commit import commit
 from podium.input.manifest import (
     Manifest,
     Shard,
@@ -220,23 +219,6 @@ def _sync_folder(path: str) -> None:
 def _created_by() -> dict[str, Any]:
     return {
         "podium": podium.__version__,
-        "commit": _commit(),
+        "commit": commit() or None,
         "command": sys.argv,
     }
-
-
-def _commit() -> str | None:
-    """Git commit of the source tree this code runs from; None when installed."""
-    here = pathlib.Path(__file__).resolve().parent
-    if "site-packages" in here.parts:
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

@@ -39,24 +39,6 @@ from podium.pretrained.rows import Row, Tensor, tensors
 from podium.pretrained.safetensors_files import DTYPES, LONG_NAMES
 
 _TABLE, _HEAD, _ROPE_FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
-# Parts of a tensor's name in transformers -> in GGUF, where it is of llama.
-_LLAMA_NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "model.layers": "blk",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "input_layernorm": "attn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
 # llama.cpp's converter puts the channels of these in rotary pairs of neighbours.
 _PAIRED = ("attn_q.", "attn_k.")
 
@@ -115,14 +97,18 @@ def import_gguf(
 
 
 def gguf_rows(family: str, cfg: ModelConfig) -> tuple[Row, ...]:
-    """A family's table, its tensors called and paired as llama.cpp's converter does."""
-    rows = []
+    """A family's table, its tensors called as the package `gguf` calls them, and paired as
+    llama.cpp's converter does."""
+    import gguf
+
+    names, rows = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 1), []
     for row in rows_of(family, cfg):
-        theirs = row.theirs
-        for name, short in _LLAMA_NAMES.items():
-            theirs = theirs.replace(name, short)
-        pairs = "H" if any(name in theirs for name in _PAIRED) else ""
-        rows.append(row._replace(theirs=theirs, neighbours=pairs))
+        theirs, _, end = row.theirs.replace("{layer}", "0").rpartition(".")
+        if (name := names.get_name(theirs)) is None:
+            continue  # what only other architectures have, such as norms of q and k
+        name = f"{name.replace('blk.0.', 'blk.{layer}.')}.{end}"
+        pairs = "H" if any(part in name for part in _PAIRED) else ""
+        rows.append(row._replace(theirs=name, neighbours=pairs))
     return tuple(rows)
 
 

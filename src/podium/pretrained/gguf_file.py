@@ -118,7 +118,7 @@ def supported_types() -> set[str]:
         _, num_bytes = GGML_QUANT_SIZES[kind]
         try:
             quants.dequantize(np.zeros((1, num_bytes), np.uint8), kind)
-        except NotImplementedError:
+        except NotImplementedError:  # the package's word for a type it can only name
             continue
         found.add(kind.name)
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from podium import resume
-from podium.tracking_start import commit
+from podium.code_commit import commit
 from podium.trainer.events import read_events
 from podium.trainer.tracking import run_of
 

@@ -56,25 +56,22 @@ class Faults:
         self._recorder.add(step, row)
         if not math.isfinite(row["param_norm"]):
             what = f"param_norm is {row['param_norm']} at step {step}"
-            self._note(step, what, "stop", "non_finite", layers, learnt=True)
+            self._note(step, what, "stop", "non_finite", row, layers)
             self._end(what)
-        bad = next(
-            (n for n in ("loss", "grad_norm") if not math.isfinite(row[n])), None
-        )
+        bad = [n for n in ("loss", "grad_norm") if not math.isfinite(row[n])]
         faults = self._cfg.faults
         self._in_a_row = self._in_a_row + 1 if row["skipped"] else 0
-        if not row["tokens"]:
-            bad, what = "tokens", "the batch holds no token to learn from"
-            policy = faults.on_non_finite
-        elif bad is not None:
-            what, policy = f"{bad} is {row[bad]}", faults.on_non_finite
+        if bad:
+            what, policy = f"{bad[0]} is {row[bad[0]]}", faults.on_non_finite
+            if not row["tokens"]:
+                what = "the batch holds no token to learn from"
         elif row["spike_z"] > faults.spike_z:
             what = f"loss {row['loss']:.4g} or grad_norm {row['grad_norm']:.4g} spikes"
             what, policy = f"{what} (z {row['spike_z']:.0f})", faults.on_spike
         else:
             return
         what = f"{what} at step {step}"
-        self._note(step, what, policy, "spike" if bad is None else "non_finite", layers)
+        self._note(step, what, policy, "non_finite" if bad else "spike", row, layers)
         if policy == "stop":
             self._end(what)
         if self._in_a_row >= faults.max_in_a_row:
@@ -91,9 +88,8 @@ class Faults:
         what: str,
         policy: str,
         kind: str,
+        row: Mapping[str, float],
         layers: Mapping[str, Any],
-        *,
-        learnt: bool = False,
     ) -> None:
         host = jax.device_get(dict(layers))
         path = None
@@ -102,8 +98,7 @@ class Faults:
                 step, what=what, action=policy, skips=self._skips, layers=host
             )
             self._events.add("fault", what=kind, step=step, action=policy)
-        learnt = learnt or policy == "keep"
-        then = "learnt from all the same" if learnt else "its update is skipped"
+        then = "its update is skipped" if row["skipped"] else "learnt from all the same"
         where = f"; recorded in {path}" if path else ""
         self._say(f"WARNING: {what}: {then}{where}")
 

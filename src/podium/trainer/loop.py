@@ -19,6 +19,7 @@ import jax
 
 from podium import lost_peers, processes
 from podium.checkpoint import restore_params
+from podium.code_commit import commit
 from podium.errors import HardwareError, at_work
 from podium.input.device import Feed, Prefetcher, prefetch
 from podium.input.server import InputServer, Stream
@@ -31,7 +32,6 @@ from podium.resume import (
 )
 from podium.skipped_batches import batch_of, num_skipped
 from podium.skipped_batches import write as write_skips
-from podium.tracking_start import commit
 from podium.trainer.damage import DamageLog
 from podium.trainer.evaluate import evaluate
 from podium.trainer.events import Events, Steps

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,10 +58,14 @@ class Wandb:
         self._run.define_metric("*", step_metric="step")
         if self._run.offline:  # a use is looked up in the service
             return
-        for path, fingerprint in about["data"]:
-            what = {"uri": path, "fingerprint": fingerprint}
-            made = _artifact(f"data-{fingerprint[:32]}", "dataset", what)
-            self._run.use_artifact(made)
+        # Curves must not wait for it, and `podium_data` says the same.
+        try:
+            for path, fingerprint in about["data"]:
+                what = {"uri": path, "fingerprint": fingerprint}
+                made = _artifact(f"data-{fingerprint[:32]}", "dataset", what)
+                self._run.use_artifact(made)
+        except Exception:  # whatever a service or its library does
+            traceback.print_exc()  # to process.log
 
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Rows of metrics.jsonl, each as it is."""
