@@ -78,7 +78,8 @@ def unbroken(unbroken_folder):
 
 
 @pytest.fixture
-def containers(google, tmp_path):
+def containers(google, gold, tmp_path):
+    """Jobs run here, on the data in the bucket."""
     found = Containers(google, tmp_path)
     google.on_job = found.run
     yield found
