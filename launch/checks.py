@@ -8,11 +8,15 @@ and what several hosts cannot share.
 
 import math
 import os
+import urllib.parse
 from pathlib import Path
 
+from launch import source
 from podium.config import TrainConfig
 from podium.config_launch import LaunchConfig
 from podium.errors import ConfigError
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
 def required(cfg: TrainConfig, *names: str) -> LaunchConfig:
@@ -74,6 +78,27 @@ def check_data(cfg: TrainConfig, hosts: int) -> None:
         )
 
 
+def check_start(cfg: TrainConfig) -> None:
+    """Raises ConfigError for a model to start from that the job does not have."""
+    start = cfg.init_from
+    if start is not None and not start.startswith("gs://"):
+        raise ConfigError(
+            f"init_from is {start}, which the job cannot read; copy the folder: gcloud "
+            "storage cp -r, and give it as --config.init_from=gs://BUCKET/PATH"
+        )
+
+
+def check_trackers(cfg: TrainConfig) -> None:
+    """Raises ConfigError for an MLflow that only this machine has."""
+    uri = (cfg.tracking.mlflow.uri or "") if cfg.tracking.mlflow else ""
+    address = urllib.parse.urlsplit(uri)
+    if address.scheme in ("sqlite", "file") or address.hostname in _THIS_MACHINE:
+        raise ConfigError(
+            f"tracking.mlflow.uri is {uri}, which is another place in the job; give a "
+            "server that it reaches, http://HOST:5000"
+        )
+
+
 def check_folder(cfg: TrainConfig) -> None:
     """Raises ConfigError for checkpoints that would go with the machine."""
     folder = cfg.checkpoint.folder
@@ -102,7 +127,14 @@ def check_text(text: str | None, root: Path) -> None:
     if text is None or text.startswith("tfds:") or text == "None":
         return
     path = Path(os.path.relpath((root / text).resolve(), root.resolve()))
-    if Path(text).is_absolute() or path.parts[0] == "..":
+    is_inside = not Path(text).is_absolute() and path.parts[0] != ".."
+    if is_inside and not source.holds(root, path):
+        raise ConfigError(
+            f"data.text is {text}, where the checkout has no file that git does not "
+            "ignore: the job would not have it; add the files, or prepare them "
+            "(podium.prepare) and give --config.data.paths=gs://BUCKET/PATH"
+        )
+    if not is_inside:
         raise ConfigError(
             f"data.text is {text}, which lies outside the checkout: the job does not have "
             "it; prepare it (podium.prepare), copy the folder to a bucket, and give it as "

@@ -25,6 +25,28 @@ from podium.errors import CloudError, ConfigError
 T = TypeVar("T")
 
 
+_NAMES = {
+    "AIPLATFORM": "Vertex AI",
+    "CLOUDBUILD": "Cloud Build",
+    "ARTIFACTREGISTRY": "Artifact Registry",
+    "SECRETMANAGER": "Secret Manager",
+}
+# What `Cloud.call` was told it does -> a role that suffices, where an answer names no
+# permission.
+_ROLES = {
+    "archive": "roles/storage.objectAdmin",
+    "bucket": "roles/storage.objectAdmin",
+    "progress": "roles/storage.objectAdmin",
+    "Cloud Build": "roles/cloudbuild.builds.editor",
+    "image": "roles/artifactregistry.writer",
+    "log": "roles/logging.viewer",
+    **dict.fromkeys(
+        ("job", "submit", "cancel", "sweep", "experiment", "runs of", "curves of"),
+        "roles/aiplatform.user",
+    ),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Patience:
     """How long a service may be away, and how often it is asked how far it is."""
@@ -134,7 +156,8 @@ class Cloud:
     def _refusal(self, what: str, error: Exception, missing: str) -> CloudError:
         from google.api_core.exceptions import NotFound
 
-        line = explain(error, self.project, self.region)
+        role = next((r for start, r in _ROLES.items() if what.startswith(start)), None)
+        line = explain(error, self.project, self.region, role)
         if isinstance(error, NotFound) and missing:
             line = f"{line}; {missing}"
         refusal = CloudError(f"{what}: {line}")
@@ -149,7 +172,7 @@ class Cloud:
             api_endpoint=address, quota_project_id=None if address else self.project
         )
         return self.call(
-            f"{name.lower()} client",
+            f"login to {_NAMES[name]}",
             lambda: client(
                 transport="rest",
                 client_options=options,
@@ -160,7 +183,7 @@ class Cloud:
     def _plain(self, client: Any, address: str | None, **more: Any) -> Any:
         options = {"api_endpoint": address} if address else None
         return self.call(
-            "client",
+            "login to Google Cloud",
             lambda: client(
                 project=self.project,
                 client_options=options,

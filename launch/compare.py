@@ -14,7 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.cloud import Cloud
-from launch.compare_runs import Run, differing, from_experiment, from_folder
+from launch.compare_runs import (
+    Run,
+    differing,
+    from_bucket,
+    from_experiment,
+    from_folder,
+)
 from podium import cli
 from podium.config_launch import LaunchConfig
 from podium.errors import ConfigError
@@ -22,10 +28,11 @@ from podium.errors import ConfigError
 _EXAMPLE = """examples:
   python -m launch.compare --experiment=first --project=my-project --region=us-west4
   python -m launch.compare --experiment=first --project=my-project --runs=small,runs/mine
-  python -m launch.compare --runs=runs/a,runs/b
+  python -m launch.compare --runs=runs/a,gs://my-bucket/runs/b
 
-A run is a name in the experiment, or a folder of podium.train. The table goes to
-standard output; the same with the curves as a page, as CSV and as a picture to --output.
+A run is a name in the experiment, a folder of podium.train, or a job's in a bucket. The
+table goes to standard output; the same with the curves as a page, as CSV and as a
+picture to --output.
 Cost is wall time at the machines' list price, or at launch.usd_per_hour.
 """
 _COLUMNS = 5  # runs beside each other in one table
@@ -87,9 +94,10 @@ def main(argv: Sequence[str]) -> int:
 def read_runs(args: argparse.Namespace) -> list[Run]:
     """In the order given; those of the experiment otherwise, oldest first."""
     asked = [name for name in (args.runs or "").split(",") if name]
-    folders = {n: Path(n) for n in asked if "/" in n or Path(n).is_dir()}
-    names = [name for name in asked if name not in folders]
-    found = {name: from_folder(path) for name, path in folders.items()}
+    found = {n: from_bucket(n) for n in asked if n.startswith("gs://")}
+    others = [name for name in asked if name not in found]
+    found |= {n: from_folder(Path(n)) for n in others if "/" in n or Path(n).is_dir()}
+    names = [name for name in others if name not in found]
     if args.experiment and (names or not asked):
         if not args.project:
             raise ConfigError(

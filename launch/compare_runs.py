@@ -3,14 +3,17 @@
 """Runs as `launch.compare` sees them, from folders and from Vertex Experiments."""
 
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from launch.cloud import Cloud, installed
+from launch.follow import RUN_FOLDER
 from launch.machines import hourly_usd
 from podium import resume
 from podium.errors import ConfigError
+from podium.storage import open_folder
 from podium.tracking_start import flat
 from podium.trainer.metrics import read_metrics
 from podium.trainer.summary import summary
@@ -19,6 +22,8 @@ from podium.trainer.tracking import run_of
 CURVES = ("loss", "eval_loss")
 _SECS = 60.0
 _OF_MACHINES = "launch."  # settings that say where a run ran, not what it was
+_OF_A_PLACE = ("workdir", "checkpoint.folder")
+_OF_A_RUN = ("config.json", "metrics.jsonl", "events.jsonl", "tracking.json")
 _SHOWN_OF_MACHINES = ("launch.machine", "launch.count")
 
 
@@ -53,6 +58,26 @@ def from_folder(workdir: Path) -> Run:
             for name in CURVES
         },
     )
+
+
+def from_bucket(address: str) -> Run:
+    """Of a job's folder, gs://BUCKET/runs/RUN. Raises ConfigError, StorageError."""
+    for at in (f"{address.rstrip('/')}/{RUN_FOLDER}", address.rstrip("/")):
+        there = open_folder(at)
+        names = set(there.names())
+        if "metrics.jsonl" in names:
+            break
+    else:
+        raise ConfigError(
+            f"{address} has no {RUN_FOLDER}/metrics.jsonl; --runs takes the folder of a "
+            "job, gs://BUCKET/runs/RUN, once it has done a step"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names & set(_OF_A_RUN):
+            (Path(folder) / name).write_bytes(there.read(name))
+        run = from_folder(Path(folder))
+    name = run.params.get("launch.run") or address.rstrip("/").rpartition("/")[2]
+    return dataclasses.replace(run, name=str(name), where=address)
 
 
 def from_experiment(
@@ -108,6 +133,12 @@ def _of_context(cloud: Cloud, clients: Any, context: dict[str, Any]) -> Run:
         if key in ("launch.machine", "launch.count", "launch.usd_per_hour")
     }
     curves = cloud.call(f"curves of {name}", lambda: _curves(clients, context["name"]))
+    # Summaries come at a run's end: of one at work, the last points of its curves.
+    last = {metric: points[-1] for metric, points in curves.items() if points}
+    so_far = {metric: value for metric, (_, value) in last.items()}
+    if last:
+        so_far["step"] = max(step for step, _ in last.values())
+    figures = so_far | figures
     return Run(
         name=name,
         where=tree.get("_state", "?"),
@@ -176,6 +207,6 @@ def differing(runs: Sequence[Run]) -> list[str]:
         for name in names
         if (not name.startswith(_OF_MACHINES) or name in _SHOWN_OF_MACHINES)
         and not name.startswith("tracking.")
-        and name != "workdir"
+        and name not in _OF_A_PLACE
         and len({str(run.params.get(name)) for run in runs}) > 1
     )

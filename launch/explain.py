@@ -38,18 +38,22 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, (*passing, auth.TransportError))
 
 
-def explain(error: BaseException, project: str, region: str) -> str:
-    """One line for a person."""
+def explain(
+    error: BaseException, project: str, region: str, role: str | None = None
+) -> str:
+    """One line for a person. `role` is one that suffices, if the answer names none."""
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
 
-    text = said(error)
+    text = said(error).rstrip(".")
+    if isinstance(error, auth.TransportError):
+        return f"{text}; Google's servers are not reached: is there a network?"
     if isinstance(error, auth.GoogleAuthError | api.Unauthorized):
         return (
             f"no valid credentials ({text}); run: gcloud auth application-default login"
         )
     if isinstance(error, api.Forbidden):
-        return f"{text}; {_permission_fix(text, project)}"
+        return f"{text}; {_permission_fix(text, project, role)}"
     if isinstance(error, api.TooManyRequests) or _is_quota(text):
         return f"{text}; {_quota_fix(text, project, region)}"
     if is_transient(error):
@@ -70,7 +74,7 @@ def _is_quota(text: str) -> bool:
     return "quota metric" in text.lower() or "quota exceeded" in text.lower()
 
 
-def _permission_fix(text: str, project: str) -> str:
+def _permission_fix(text: str, project: str, role: str | None) -> str:
     if "has not been used" in text or "SERVICE_DISABLED" in text or "disabled" in text:
         found = re.search(r"\b[a-z]+\.googleapis\.com", text)
         api = found[0] if found else "aiplatform.googleapis.com"
@@ -84,9 +88,10 @@ def _permission_fix(text: str, project: str) -> str:
             f"linkedaccount?project={project}"
         )
     found = _PERMISSION.search(text)
-    if not found:
+    if found:
+        role = next(r for prefix, r in _ROLES.items() if found[1].startswith(prefix))
+    if not role:
         return f"ask an owner of project {project} for access"
-    role = next(role for prefix, role in _ROLES.items() if found[1].startswith(prefix))
     return (
         f"an owner of the project can give it: gcloud projects add-iam-policy-binding "
         f"{project} --member=user:YOUR_ACCOUNT --role={role}"

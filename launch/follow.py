@@ -179,6 +179,8 @@ def follow(cloud: Cloud, job: Any, log: Log | None = None) -> int:
                 screen.log(log)  # the last lines arrive late
                 break
     if state == jobs.DONE:
+        cli.say(f"run       all of it lies in {folder}")
+        cli.say(f"compare   python -m launch.compare --runs={folder}")
         return 0
     cli.say(f"CloudError: {jobs.failure(job)}")
     return exit_code(job)
@@ -214,10 +216,9 @@ def follow_until_told(
                 jobs.cancel(cloud, job)
                 cli.say("job       is being cancelled; what was saved stays")
             elif answer.strip().lower().startswith("d"):
-                where = f"--project={cloud.project} --region={cloud.region}"
+                words = f"logs {jobs.id_of(job)} --follow"
                 cli.say(
-                    "job       goes on; follow it again: python -m launch.vertex logs "
-                    f"{jobs.id_of(job)} --follow {where}"
+                    f"job       goes on; follow it again: {jobs.command(cloud, words)}"
                 )
                 return cli.EXIT_INTERRUPTED
 

@@ -12,14 +12,15 @@ driver for data on gs://.
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from launch import build, checks, request, source, vertex
 from launch.cloud import Cloud
+from launch.job_secrets import check_secrets
 from launch.machines import GPUS, Placement
-from launch.secrets import check_secrets
 from launch.text import to_yaml
 from podium import cli
 from podium.aot.chips import Slice, parse_slice
@@ -94,6 +95,8 @@ def make(
     everywhere = hosts * where.num_slices
     checks.check_mesh(cfg, where.num_devices, where.num_slices, where.name)
     checks.check_folder(cfg)
+    checks.check_start(cfg)
+    checks.check_trackers(cfg)
     checks.check_export(cfg)
     check_secrets(cfg, settings)
     checkout = source.read_checkout()
@@ -115,7 +118,8 @@ def make(
         topology=shape,
         tpu=where,
     )
-    line = f"{where.num_slices} of {where.chip.name} {shape}, each {hosts} hosts"
+    each = "1 host" if hosts == 1 else f"{hosts} hosts"
+    line = f"{where.num_slices} of {where.chip.name} {shape}, each {each}"
     vertex.step("slices", line)
     vertex.step("checkout", checkout.describe())
     package = request.planned_package(settings, placement, checkout)
@@ -124,6 +128,8 @@ def make(
         package = build.deliver(
             cloud, settings, package, checkout, placement.extra, say=vertex.step
         )
+    elif not settings.image:
+        vertex.step("image", f"{package.image} is expected there; --build makes it")
     vertex.step("run", f"{run} in {request.run_folder(settings, run)}")
     folder = request.run_folder(settings, run)
     flags = request.job_flags(config, overrides, run, everywhere, cfg)
@@ -131,6 +137,11 @@ def make(
     pod = _pod(
         cfg, where, request.job_command(placement, package), flags, package.image
     )
+    if account and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", account):
+        raise ConfigError(
+            f"--account={account} is no Kubernetes service account; expected a name such "
+            "as podium, which Workload Identity ties to the Google one"
+        )
     if account:
         pod["spec"]["serviceAccountName"] = account
     return _jobset(cfg, where, hosts, run, package.commit, pod)

@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import peers
+from launch import peers, start_model
 from launch.follow import RUN_FOLDER
+from launch.job_secrets import read_secrets
 from launch.mirror import RUN_LOCK, Mirror
-from launch.secrets import read_secrets
 from launch.source import SOURCE_FILE
 from launch.trial_metric import TRIAL, TrialMetric
 from podium import cli
@@ -88,6 +88,9 @@ def main(argv: Sequence[str]) -> int:
         overrides["launch.run"] = f"{cfg.launch.run}-{trial}"
     if cfg.checkpoint.folder is None:
         overrides["checkpoint.folder"] = found["checkpoints"]
+    if (cfg.init_from or "").startswith("gs://"):
+        model = workdir.with_name(f"{workdir.name}-init_from")
+        overrides["init_from"] = str(start_model.fetch(cfg.init_from or "", model))
     command = [
         *(sys.executable, "-m", "podium.train", f"--config={args.config}"),
         *(f"--config.{key}={value}" for key, value in overrides.items()),
@@ -180,7 +183,7 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def _run(command: list[str], secrets: dict[str, str]) -> int:
+def _run(command: list[str], secrets: Mapping[str, str]) -> int:
     """The exit code of podium.train; negative where a signal ended it."""
     child = subprocess.Popen(command, env={**os.environ, **secrets})
     handed_on: list[int] = []

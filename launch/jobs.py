@@ -41,6 +41,12 @@ def console_link(cloud: Cloud, job: Any) -> str:
     )
 
 
+def command(cloud: Cloud, words: str) -> str:
+    """A verb of launch.vertex, to be pasted."""
+    where = f"--project={cloud.project} --region={cloud.region}"
+    return f"python -m launch.vertex {words} {where}"
+
+
 def list_jobs(cloud: Cloud, run: str | None = None, limit: int = 100) -> list[Any]:
     """Jobs of a run, or of all runs of Podium, newest first. Raises CloudError."""
     from google.cloud.aiplatform_v1 import types
@@ -66,8 +72,8 @@ def newest(cloud: Cloud, run: str) -> Any:
     found = list_jobs(cloud, run)
     if not found:
         raise ConfigError(
-            f"no job of a run {run!r} in project {cloud.project}, {cloud.region}; the "
-            "command list shows those that there are"
+            f"no job of a run {run!r} in project {cloud.project}, {cloud.region}; those "
+            f"that there are: {command(cloud, 'list')}"
         )
     return found[0]
 
@@ -77,7 +83,7 @@ def get(cloud: Cloud, name: str) -> Any:
     return cloud.call(
         "job",
         lambda: cloud.jobs.get_custom_job(name=name, retry=None),
-        missing="the command list shows the jobs that there are",
+        missing=f"the jobs that there are: {command(cloud, 'list')}",
     )
 
 
@@ -92,29 +98,37 @@ def cancel(cloud: Cloud, job: Any) -> None:
     cloud.call("cancel", ask)
 
 
-def submit(cloud: Cloud, request: dict[str, Any]) -> tuple[Any, bool]:
-    """The job of a request, and whether it is a new one.
-
-    A run's job that is under way, or has succeeded, is returned where it was asked for
-    the same; one under way that was asked for something else is a ConfigError. Raises
-    CloudError.
+def standing(cloud: Cloud, request: dict[str, Any]) -> Any | None:
+    """A run's job that was asked for the same and is under way, or has succeeded and is
+    its newest. Raises CloudError; ConfigError where one is under way for something else.
     """
-    from google.cloud.aiplatform_v1 import types
-
-    wanted = types.CustomJob.from_json(json.dumps(request))
-    run, asked = wanted.labels[RUN_LABEL], wanted.labels[REQUEST_LABEL]
+    run, asked = request["labels"][RUN_LABEL], request["labels"][REQUEST_LABEL]
     before = list_jobs(cloud, run)
     for job in before:
         is_same = job.labels[REQUEST_LABEL] == asked
         if is_active(job) and not is_same:
             raise ConfigError(
                 f"run {run} is at work as job {id_of(job)}, with other settings or other "
-                f"code; cancel it first (python -m launch.vertex cancel {run}), or name "
+                f"code; cancel it first ({command(cloud, f'cancel {run}')}), or name "
                 "another run (--config.launch.run=NAME)"
             )
         if is_same and (is_active(job) or (job is before[0] and state_of(job) == DONE)):
-            return job, False
-    known = {job.name for job in before}
+            return job
+    return None
+
+
+def submit(cloud: Cloud, request: dict[str, Any]) -> tuple[Any, bool]:
+    """The job of a request, and whether it is a new one.
+
+    The one that stands already is returned, see `standing`. Raises CloudError.
+    """
+    from google.cloud.aiplatform_v1 import types
+
+    if (there := standing(cloud, request)) is not None:
+        return there, False
+    wanted = types.CustomJob.from_json(json.dumps(request))
+    run, asked = wanted.labels[RUN_LABEL], wanted.labels[REQUEST_LABEL]
+    known = {job.name for job in list_jobs(cloud, run)}
 
     def taken() -> Any:
         """A try whose answer was lost: a job that was not there before."""
@@ -146,7 +160,8 @@ def again(cloud: Cloud, run: str) -> tuple[Any, bool]:
 
 def failure(job: Any) -> CloudError:
     """What became of a job that did not succeed."""
-    why = " ".join(job.error.message.split()) or "no reason is given"
-    error = CloudError(f"job {id_of(job)} ended as {state_of(job)}: {why[:600]}")
+    why = " ".join(job.error.message.split())
+    told = f": {why[:600]}" if why else ""
+    error = CloudError(f"job {id_of(job)} ended as {state_of(job)}{told}")
     error.is_met_at_work = True
     return error

@@ -190,12 +190,27 @@ def place(launch: LaunchConfig) -> Placement:
     try:
         where = parse_slice(name)
     except ConfigError as error:
-        near = difflib.get_close_matches(name, [*GPUS, *slices()], n=1)
+        if of := [k for k, ms in TPUS.items() if any(m.name == name for m in ms)]:
+            shapes = [s for s in slices() if s.startswith(f"{of[0]}-")]
+            raise ConfigError(
+                f"launch.machine={name} is Vertex AI's machine under {of[0]}; give the "
+                f"slice: {', '.join(shapes)}"
+            ) from error
         what = str(error).replace(f"--topology={name}", f"launch.machine={name}")
-        is_told = not near or "Did you mean" in what
-        hint = "" if is_told else f". Did you mean {near[0]}?"
-        raise ConfigError(f"{what}{hint}") from error
+        if "unknown TPU" in what:
+            near = difflib.get_close_matches(name, [*GPUS, *slices()], n=3)
+            near += [gpu for gpu in GPUS if name in gpu or name in _gpu_words(gpu)]
+            known = ", ".join(dict.fromkeys(near)) or ", ".join(f"{t}-N" for t in TPUS)
+            what = (
+                f"launch.machine={name}: unknown; expected a TPU slice such as v5e-16, "
+                f"or a machine with GPUs such as a3-highgpu-8g. Near: {known}"
+            )
+        raise ConfigError(what) from error
     return _tpus(launch, where)
+
+
+def _gpu_words(machine: str) -> list[str]:
+    return (GPUS[machine].accelerator or "").lower().split("_")
 
 
 def hourly_usd(machine: str, count: int, own_price: float | None) -> float | None:

@@ -19,7 +19,8 @@ from podium.errors import PodiumError
 from podium.storage import Folder, open_folder
 
 BOARD = "tensorboard"  # D/tensorboard goes to AIP_TENSORBOARD_LOG_DIR
-_STAY = ("data", "checkpoints")  # folders of D/ that are not copied
+# Folders of D/ that are not copied; data that is half made is made anew.
+_STAY = ("data", "data.partial", "checkpoints")
 RUN_LOCK = "run.lock"  # the process that writes D/ makes it
 _LAST_TRIES = 6
 _LOOK_SECS = 0.25  # between looks at events.jsonl: a stat

@@ -5,6 +5,7 @@
 The names are those of the REST API, so that what `--dry_run` prints is what is sent.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -125,7 +126,11 @@ def job_flags(
 def custom_job(
     cfg: TrainConfig, where: Placement, package: Package, run: str, flags: list[str]
 ) -> dict[str, Any]:
-    """The request. A slice is one pool of one replica, however many hosts it has."""
+    """The request, of an image by its tag, which is the checkout's own hash: so what is
+    asked for has its label before anything is built.
+
+    A slice is one pool of one replica, however many hosts it has.
+    """
     launch = cfg.launch
     assert launch
     pool = {
@@ -155,6 +160,14 @@ def custom_job(
         COMMIT_LABEL: package.commit[:12],
     }
     return {**job, "labels": labels}
+
+
+def with_image(job: dict[str, Any], image: str) -> dict[str, Any]:
+    """The request with the image by its digest, once that is known."""
+    job = copy.deepcopy(job)
+    for pool in job["jobSpec"]["workerPoolSpecs"]:
+        pool["containerSpec"]["imageUri"] = image
+    return job
 
 
 def job_command(where: Placement, package: Package) -> list[str]:

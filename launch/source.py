@@ -87,6 +87,15 @@ def read_checkout(folder: str | Path = ".") -> Checkout:
     return Checkout(root, commit, diff, _tar(root, names, about, diff))
 
 
+def holds(root: Path, path: Path) -> bool:
+    """Whether the archive has a file at a path of the checkout, or below it."""
+    names = _git(
+        *(root, "ls-files", "--cached", "--others", "--exclude-standard", "--"),
+        path.as_posix(),
+    )
+    return bool(names.strip())
+
+
 def _git(folder: str | Path, *args: str) -> bytes:
     try:
         done = subprocess.run(

@@ -124,6 +124,8 @@ def _check_same(
     tree = dataclasses.asdict(sweep)
     for name in ("num_trials", "parallel"):
         del tree[name]
+    if is_report and path.exists():
+        return  # trials know what they were told
     now = json.loads(json.dumps({"sweep": tree, "config": to_json_dict(cfg)}))
     if not path.exists():
         if is_report:

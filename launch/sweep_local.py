@@ -164,6 +164,9 @@ class LocalSweep:
         try:
             yield
         finally:
+            if self._running:
+                numbers = ", ".join(str(each.trial.number) for each in self._running)
+                cli.say(f"trials {numbers} save and stop, after the step they are at")
             for each in self._running:
                 each.process.send_signal(signal.SIGTERM)
             for each in self._running:

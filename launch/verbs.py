@@ -27,6 +27,9 @@ job again, the same image and command: it continues from the newest checkpoint.
 """
 
 
+_TABLE_COLUMNS = 150
+
+
 def main(verb: str, argv: Sequence[str]) -> int:
     """One verb's command line."""
     parser = cli.Parser(
@@ -74,10 +77,12 @@ def _list(cloud: Cloud, args: argparse.Namespace) -> int:
 
     table = Table(box=None, pad_edge=False)
     for name in ("run", "job", "state", "machines", "made", "commit"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True)
     for job in found:
         table.add_row(*(str(value) for value in _row(job).values()))
-    Console(markup=False).print(table)
+    console = Console(markup=False)
+    # A narrow terminal breaks lines, not numbers that are copied.
+    console.print(table, width=max(console.width, _TABLE_COLUMNS), soft_wrap=True)
     return 0
 
 
@@ -119,8 +124,13 @@ def _logs(cloud: Cloud, args: argparse.Namespace) -> int:
     job = jobs.newest(cloud, args.run)
     if args.follow:
         return follow.follow_until_told(cloud, job)
-    for line in follow.Log(cloud, job).new_lines():
+    lines = list(follow.Log(cloud, job).new_lines())
+    for line in lines:
         print(line)
+    if not lines:
+        cli.say(
+            f"job {jobs.id_of(job)} is {jobs.state_of(job)} and has printed nothing"
+        )
     return 0
 
 

@@ -7,6 +7,7 @@ python -m launch.vertex --config=configs/X.py --slice=v5e-16
 
 import argparse
 import dataclasses
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ from typing import Any
 
 from launch import build, checks, follow, jobs, plans, request, source, verbs
 from launch.cloud import Cloud
+from launch.job_secrets import check_secrets
 from launch.machines import Placement, place
-from launch.secrets import check_secrets
 from launch.text import to_yaml
 from launch.verbs import VERBS
 from podium import cli
@@ -58,9 +59,10 @@ class Launch:
 
     def custom_job(self, package: request.Package | None = None) -> dict[str, Any]:
         """The request for Vertex AI."""
-        return request.custom_job(
-            self.cfg, self.where, package or self.package, self.run, self.flags
+        job = request.custom_job(
+            self.cfg, self.where, self.package, self.run, self.flags
         )
+        return request.with_image(job, package.image) if package else job
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,10 +90,19 @@ def main(argv: Sequence[str]) -> int:
         default=sys.stderr.isatty(),
         help="stay until the job has ended (default on a terminal)",
     )
+    if argv and not argv[0].startswith("-"):
+        near = difflib.get_close_matches(argv[0], VERBS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        parser.error(f"{argv[0]!r} is none of {', '.join(VERBS)}{hint}")
     if verb := next((word for word in argv if word in VERBS), None):
         parser.error(f"{verb} comes first: python -m launch.vertex {verb} …")
     args, overrides = cli.parse_overrides(parser, argv)
     if args.slice is not None:
+        if overrides.get("launch.machine", args.slice) != args.slice:
+            parser.error(
+                f"--slice={args.slice} and --config.launch.machine="
+                f"{overrides['launch.machine']} name two machines; give one of them"
+            )
         overrides["launch.machine"] = args.slice
     launch = prepare(args.config, overrides, is_planned=args.plan)
     if args.dry_run:
@@ -105,10 +116,10 @@ def submit(launch: Launch, *, is_followed: bool) -> int:
     """Packages, submits and follows. Raises CloudError."""
     settings = launch.settings
     cloud = Cloud(settings.project or "", settings.region)
-    package = build.deliver(
-        cloud, settings, launch.package, launch.checkout, launch.where.extra, say=step
-    )
-    job, is_new = jobs.submit(cloud, launch.custom_job(package))
+    # First: an image takes minutes, and a run that is at work is given to nobody else.
+    job, is_new = jobs.standing(cloud, launch.custom_job()), False
+    if job is None:
+        job, is_new = _send(cloud, launch)
     what = "submitted" if is_new else f"is {jobs.state_of(job)} already, as asked for"
     step("job", f"{jobs.id_of(job)} {what}")
     step("console", jobs.console_link(cloud, job))
@@ -117,6 +128,25 @@ def submit(launch: Launch, *, is_followed: bool) -> int:
     where = f"--project={cloud.project} --region={cloud.region}"
     step("follow", f"python -m launch.vertex logs {launch.run} --follow {where}")
     return 0
+
+
+def _send(cloud: Cloud, launch: Launch) -> tuple[Any, bool]:
+    goes_on = "what has begun goes on, and the same command finds it"
+    try:
+        package = build.deliver(
+            *(cloud, launch.settings, launch.package, launch.checkout),
+            launch.where.extra,
+            say=step,
+        )
+    except KeyboardInterrupt:
+        step("build", goes_on)
+        raise
+    try:
+        return jobs.submit(cloud, launch.custom_job(package))
+    except KeyboardInterrupt:
+        where = f"--project={cloud.project} --region={cloud.region}"
+        step("job", f"{goes_on}; see python -m launch.vertex list {where}")
+        raise
 
 
 def prepare(config: str, overrides: dict[str, str], *, is_planned: bool) -> Launch:
@@ -132,6 +162,8 @@ def prepare(config: str, overrides: dict[str, str], *, is_planned: bool) -> Laun
     checks.check_data(cfg, where.hosts)
     checks.check_text(overrides.get("data.text"), checkout.root)
     checks.check_folder(cfg)
+    checks.check_start(cfg)
+    checks.check_trackers(cfg)
     checks.check_export(cfg)
     check_secrets(cfg, settings)
     step("config", f"{config} is sound")

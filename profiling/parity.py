@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     args, cfg = cli.parse(parser, argv)
     if args.steps < 1:
         raise ConfigError(f"--steps is {args.steps}; expected 1 or more")
-    meshes = parse_meshes(args.meshes) if args.meshes else axes_and_pairs()
+    meshes = parse_meshes(args.meshes) if args.meshes is not None else axes_and_pairs()
 
     import jax
 
@@ -121,6 +121,11 @@ def main(argv: Sequence[str]) -> int:
             tell(Outcome(name_of(mesh), {}, skipped=reason))
     if not meshes:
         raise ConfigError("this config fits none of the meshes, for the reasons above")
+    print(
+        f"parity: {args.steps} steps on one device, then on {len(meshes)} meshes; each "
+        "compiles a step of its own",
+        file=sys.stderr,
+    )
     if not args.full:
         cfg = shrink(cfg, parts_for(map(size_of, meshes)))
     for outcome in compare(cfg, meshes, steps=args.steps):

@@ -43,10 +43,14 @@ def main(argv: Sequence[str]) -> int:
     cli.add_config(parser)
     parser.add_argument("--topology", metavar="NAME", help="the slice, e.g. v4-256")
     parser.add_argument(
-        "--tokens", type=_amount, help="budget to price (20 per parameter)"
+        "--tokens",
+        type=lambda text: _amount(text, "2e12"),
+        help="budget to price (20 per parameter)",
     )
     parser.add_argument(
-        "--usd_per_chip_hour", type=_amount, help="your price (list price on demand)"
+        "--usd_per_chip_hour",
+        type=lambda text: _amount(text, "1.20"),
+        help="your price (list price on demand)",
     )
     parser.add_argument(
         "--no_proposal", action="store_true", help="if it does not fit, just say so"
@@ -89,19 +93,22 @@ def main(argv: Sequence[str]) -> int:
     if not plan["fits"] and not args.no_proposal:
         from profiling.proposal import propose
 
+        cli.say(f"plan: {_too_much(plan)}; looking for the nearest that does")
         plan["proposal"] = propose(cfg, where, plan["hbm_bytes_per_chip"])
     plan_cache.save(cfg, where.name, plan)  # for launch.vertex
     print(json.dumps(plan, indent=2)) if args.json else _print(plan)
     return 0 if plan["fits"] else cli.EXIT_FAILED
 
 
-def _amount(text: str) -> float:
+def _amount(text: str, example: str) -> float:
     try:
         amount = float(text)
     except ValueError:
         amount = math.nan
     if not 0 < amount < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a number such as 2e12")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected a number above 0, such as {example}"
+        )
     return amount
 
 
@@ -135,6 +142,7 @@ def make_plan(
     """
     from podium.aot import hbm
     from podium.models import flops
+    from podium.sharding.mesh import fit
     from podium.trainer.setup import setup
 
     params, quantized = flops.param_count(cfg.model), cfg.model.quantization
@@ -150,6 +158,7 @@ def make_plan(
         "hbm_bytes_per_chip": 0,
         "hbm_capacity_bytes": where.chip.device_hbm_bytes * where.chip.devices_per_chip,
     }
+    fit(cfg.mesh, where.num_devices)  # before libtpu describes the slice
     parts = setup(cfg, aot.devices(where))
     plan["mesh"] = {k: v for k, v in parts.mesh.shape.items() if v > 1}
     try:
@@ -272,6 +281,14 @@ def quantization_line(kind: str, where: Slice) -> str:
     )
 
 
+def _too_much(plan: dict[str, Any]) -> str:
+    from podium.sharding_tables import size_text
+
+    used, room = plan["hbm_bytes_per_chip"], size_text(plan["hbm_capacity_bytes"])
+    needs = f"needs {size_text(used)} of {room}" if used else f"has {room}, too little"
+    return f"does not fit: a chip {needs}"
+
+
 def _print(plan: dict[str, Any]) -> None:
     from podium.sharding_tables import print_collectives, secs_text, size_text
 
@@ -284,8 +301,7 @@ def _print(plan: dict[str, Any]) -> None:
     )
     used, room = plan["hbm_bytes_per_chip"], plan["hbm_capacity_bytes"]
     if not plan["fits"]:
-        needs = f"needs {size_text(used)}" if used else "needs more"
-        print(f"Does not fit: a chip {needs} of {size_text(room)}.")
+        print(f"D{_too_much(plan)[1:]}.")
         if proposal := plan.get("proposal"):
             print(
                 f"This fits, in {size_text(proposal['hbm_bytes_per_chip'])} a chip: "

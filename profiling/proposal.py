@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from podium import cli
 from podium.aot.chips import Slice, parse_slice
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
@@ -31,13 +32,14 @@ def propose(
     error = needed_bytes / mine.hbm_bytes_per_chip if mine.hbm_bytes_per_chip else 0.0
     tries = itertools.islice(nearest(cfg, where, max(error, 1.0)), _MOST_COMPILES)
     for there, changed in tries:
+        words = [f"--topology={there.name}"] if there != where else []
+        words += _flags(changed, cfg, there)
+        cli.say(f"plan: trying {' '.join(words)}")
         try:
             plan = make_plan(changed.candidate.apply(cfg), there)
         except (ConfigError, ShardingError):
             continue  # what the closed forms do not know of
         if plan["fits"]:
-            words = [f"--topology={there.name}"] if there != where else []
-            words += _flags(changed, cfg, there)
             return {"change": " ".join(words), "topology": there.name} | {
                 key: plan[key] for key in ("hbm_bytes_per_chip", "step_secs")
             }
@@ -63,7 +65,7 @@ def nearest(
     yield from _first(where, [e for e in same_mesh if e.candidate.remat == remat])
     yield from _first(where, same_mesh)
     yield from _first(where, here)
-    for there in _larger(where):
+    for there in larger(where):
         yield from _first(there, [e for e in ranked(_all(cfg, there)) if fits(e)])
 
 
@@ -83,7 +85,8 @@ def _own_sizes(cfg: TrainConfig, where: Slice) -> dict[str, int]:
     return dict(shares(cfg, where.num_devices).sizes)
 
 
-def _larger(where: Slice) -> Iterator[Slice]:
+def larger(where: Slice) -> Iterator[Slice]:
+    """Slices of the same kind with more chips, the smallest first."""
     chip = where.chip
     for shape in chip.topologies:
         there = dataclasses.replace(

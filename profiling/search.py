@@ -17,6 +17,7 @@ from podium.aot.chips import Slice
 from podium.config import MESH_AXES, MeshConfig, SlicesConfig, TrainConfig
 from podium.config_model import MoeConfig
 from podium.models import flops
+from podium.sharding_tables import size_text
 from profiling.estimate_memory import memory
 from profiling.estimate_time import times
 from profiling.indivisible import indivisible
@@ -184,7 +185,7 @@ def reasons(found: Sequence[Estimated], room: float) -> list[tuple[int, str]]:
     counts = Counter(e.reason for e in found if e.reason)
     over = [e.hbm_bytes_per_chip - room for e in found if e.reason == "out of memory"]
     words = {
-        "out of memory": f"out of memory, the nearest by {min(over, default=0) / 2**30:.2f}"
-        " GiB a chip"
+        "out of memory": "out of memory, the nearest by "
+        f"{size_text(min(over, default=0))} a chip"
     }
     return [(n, words.get(reason, reason)) for reason, n in counts.most_common()]

@@ -48,6 +48,8 @@ def plot(found: dict[str, Any], path: str) -> None:
         va="top",
         rotation=90,
         fontsize=8,
+        zorder=7,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
     _compiled(axes, found["compiled"])
     lows = [row["step_secs"] for row in points if row["fits"]] or [1.0]
@@ -63,7 +65,13 @@ def plot(found: dict[str, Any], path: str) -> None:
     for put in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         put(FuncFormatter(lambda secs, _: f"{secs:g}"))
     axes.grid(alpha=0.25)
-    axes.legend(title="remat", loc="upper right", fontsize=8, title_fontsize=8)
+    axes.legend(
+        title="remat",
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        fontsize=8,
+        title_fontsize=8,
+    )
     figure.savefig(path)
     plt.close(figure)
 

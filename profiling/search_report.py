@@ -11,15 +11,20 @@ from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
 from podium.sharding_tables import console, secs_text, size_text
 from profiling.plan import make_plan, quantization_line
+from profiling.proposal import larger
 from profiling.search import (
     Estimated,
     candidates,
     estimate,
+    own,
     ranked,
     reasons,
 )
 
 GIB = 2**30
+_SURE_SHARE = (
+    1 / 1.13
+)  # of a chip's memory; docs/planning.md says how far estimates are
 _SHOWN_REASONS = 6
 _SHOWN_GUESSES = 7  # beside those that were compiled
 
@@ -42,7 +47,7 @@ def search(
     ):
         compiled.append(_compile(best.pop(0), cfg, where, tokens))
     compiled.sort(key=lambda row: (not row["fits"], row.get("step_secs", 0.0)))
-    quantized = cfg.model.quantization
+    quantized, mine = cfg.model.quantization, own(cfg, where)
     return {
         "topology": where.name,
         "chips": where.num_chips,
@@ -52,6 +57,8 @@ def search(
         or (not num_compiled and any(e.fits for e in found)),
         "compiled": compiled,
         "next_best": [_guess(e, cfg, where) for e in best[:_SHOWN_GUESSES]],
+        "own": _guess(mine, cfg, where) | {"estimate_fits": mine.fits},
+        "larger": None if any(e.fits for e in found) else _on_a_larger(cfg, where),
         "num_candidates": len(found),
         "num_feasible": sum(e.fits for e in found),
         "infeasible": [
@@ -94,6 +101,15 @@ def _compile(
     except (ConfigError, ShardingError) as error:
         return row | {"fits": False, "reason": str(error)}
     return row | plan
+
+
+def _on_a_larger(cfg: TrainConfig, where: Slice) -> dict[str, Any] | None:
+    """By the estimate: the fastest layout on the smallest slice of the kind that fits."""
+    for there in larger(where):
+        every = [estimate(c, cfg, there) for c in candidates(cfg, there)]
+        if best := ranked([e for e in every if e.fits]):
+            return _guess(best[0], cfg, there) | {"topology": there.name}
+    return None
 
 
 def _guess(e: Estimated, cfg: TrainConfig, where: Slice) -> dict[str, Any]:
@@ -147,6 +163,13 @@ def print_search(found: dict[str, Any]) -> None:
     if rest := found["infeasible"][_SHOWN_REASONS:]:
         more = sum(row["candidates"] for row in rest)
         print(f"  {more:>7,} cannot: {len(rest)} more reasons (--json)")
+    if (larger := found["larger"]) is not None:
+        flags = [f"--config.{k}={v}" for k, v in larger["settings"].items()]
+        print(
+            f"By the estimate a larger slice fits, in "
+            f"{size_text(larger['estimated']['hbm_bytes_per_chip'])} a chip: "
+            f"--topology={larger['topology']} {' '.join(flags)}"
+        )
     rows = found["compiled"] + found["next_best"]
     if not rows:
         return
@@ -157,12 +180,23 @@ def print_search(found: dict[str, Any]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
+    table.add_section()
+    mine = found["own"]
+    name, *cells = _cells(mine)
+    no_room = "" if mine["estimate_fits"] else " (does not fit)"
+    table.add_row(f"this config: {name}{no_room}", *cells)
     Console(width=max(100, console().width)).print(table)
     best = rows[0]
     if best.get("fits", True):
         how = "compiled" if found["compiled"] else "by the estimate, not compiled"
         print(f"The fastest {how}, for the config file:\n")
         print("\n".join(f"    {line}" for line in config_lines(best["settings"])))
+        share = best["estimated"]["hbm_bytes_per_chip"] / found["hbm_capacity_bytes"]
+        if not found["compiled"] and share > _SURE_SHARE:
+            print(
+                f"\nIts memory, {share:.0%} of a chip's, is an estimate that may be 13% "
+                "too low: without --compile=0 the best are compiled to be sure."
+            )
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

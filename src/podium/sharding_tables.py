@@ -30,6 +30,11 @@ def print_report(report: dict[str, Any]) -> None:
         if name == "total" and "activations" not in report["bytes_per_device"]:
             name = "total but activations"
         print(f"  {name.replace('_', ' '):<22}{size_text(size):>12}")
+    if "CPU" in report.get("compiled_for", ""):
+        console().print(
+            "Activations are those of a CPU's program, which keeps attention's scores and "
+            "sums in float32: for a TPU's memory give --topology=NAME."
+        )
     for on_host, where in ((False, ""), (True, " in the host's memory")):
         kept = [
             k for k in report.get("kept_for_backward", ()) if k["on_host"] == on_host

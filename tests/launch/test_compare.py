@@ -12,6 +12,7 @@ import pytest
 from launch import compare
 from launch.compare_runs import from_folder
 from podium.errors import CloudError, ConfigError
+from podium.storage import open_folder
 from podium.tracking_start import flat, run_name
 from podium.trainer import tracking
 from podium.trainer.events import Events
@@ -192,6 +193,20 @@ def test_goodput_is_that_of_profiling(tmp_path):
     figures = from_folder(path).figures
     assert (figures["goodput"], figures["wall_secs"]) == (truth["goodput"], 3616.0)
     assert figures["goodput"] == pytest.approx((1.6 / 2 + 1.0) / 3616)
+
+
+def test_a_job_in_a_bucket_is_compared_as_its_folder(pair, bucket, capsys, tmp_path):
+    a, b = pair
+    place = f"gs://podium-tests/runs/{tmp_path.name}"
+    there = open_folder(f"{place}/run")
+    for name in open_folder(b).files():
+        there.put(b / name, name)
+    assert compare.main([f"--runs={a},{place}"]) == 0
+    found = rows(capsys)
+    assert found["optim.peak_lr"] == ["0.1", "0.2"]
+    assert found["loss"] == ["3.6000", "3.2000"]
+    with pytest.raises(ConfigError, match=r"has no run/metrics.jsonl; --runs takes"):
+        compare.main([f"--runs={place}-other"])
 
 
 @pytest.mark.parametrize(

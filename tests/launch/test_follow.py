@@ -109,7 +109,7 @@ def test_the_exit_code_mirrors_the_job(google, cloud, job, state, error, code, c
     assert follow.follow(cloud, job) == code
     last = capsys.readouterr().err.splitlines()[-1]
     if code:
-        assert last.startswith(f"CloudError: job {number_of(job)} ended as {state}: ")
+        assert last.startswith(f"CloudError: job {number_of(job)} ended as {state}")
         assert error in last
 
 
@@ -231,7 +231,10 @@ def test_a_resume_of_what_succeeded_starts_nothing(google, cloud, job):
             ["status", "nothing", *WHERE],
             "no job of a run 'nothing' in project my-project",
         ),
-        (["status", "12345", *WHERE], "does not exist.; the command list shows"),
+        (
+            ["status", "12345", *WHERE],
+            "does not exist; the jobs that there are: python -m launch.vertex list",
+        ),
         (["status", *WHERE], "the following arguments are required: RUN"),
         (["list"], "--project is missing"),
         (["list", "--project=My Project"], "a project id of 6 to 30"),

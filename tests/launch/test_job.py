@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from launch import job, peers
+from launch import job, peers, start_model
 from launch.mirror import Mirror
-from podium import storage
+from podium import resume, storage
 from podium.errors import ConfigError
 from tests.pretrained.folders import check_equal, imported
 
@@ -115,7 +115,7 @@ CHILD = "import time, sys; print('up', flush=True); time.sleep(60)"
 def test_a_signal_before_there_is_anything_to_save_is_no_failure():
     code = (
         "import sys; from launch import job; "
-        f"sys.exit(job.exit_code(job._run([sys.executable, '-c', {CHILD!r}])))"
+        f"sys.exit(job.exit_code(job._run([sys.executable, '-c', {CHILD!r}], {{}})))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
@@ -223,3 +223,30 @@ def test_the_bootstrap_refuses_an_archive_that_is_damaged(bucket, tmp_path):
     )
     assert done.returncode == 1
     assert "x.tar.gz is damaged; delete it, and launch again" in done.stderr
+
+
+def test_a_model_in_a_bucket_is_one_to_start_from(tmp_path, bucket):
+    workdir = imported("llama_3_8b", tmp_path)
+    place = f"gs://podium-tests/models/{tmp_path.name}"
+    there = storage.open_folder(place)
+    for name in storage.open_folder(workdir).files():
+        there.put(workdir / name, name)
+    found = start_model.fetch(place, tmp_path / "fetched")
+    assert not (found / "checkpoints").exists()
+    assert (found / "pretrained" / "config.json").exists()
+    assert resume.find_checkpoint(found) == 0
+    with pytest.raises(
+        ConfigError, match=r"has no config.json; copy a whole run folder"
+    ):
+        start_model.fetch(f"{place}-other", tmp_path / "none")
+
+
+def test_data_that_is_half_made_stays_on_the_host(tmp_path, bucket):
+    workdir = tmp_path / "run"
+    for name in ("data/a", "data.partial/b", "checkpoints/1/c", "events.jsonl"):
+        (workdir / name).parent.mkdir(parents=True, exist_ok=True)
+        (workdir / name).write_text("x")
+    (workdir / "run.lock").touch()
+    place = f"gs://podium-tests/runs/{tmp_path.name}"
+    Mirror(workdir, place, None).sync()
+    assert storage.open_folder(place).files() == ["events.jsonl"]

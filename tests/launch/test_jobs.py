@@ -97,7 +97,44 @@ def test_a_run_at_work_is_not_given_to_another_config(launch, google):
         "run mine is at work as job 5000000000000000000, with other settings"
         in said[-1]
     )
+    assert "launch.vertex cancel mine --project=my-project --region=us-c" in said[-1]
     assert len(google.jobs) == 1
+
+
+BUILT = [word for word in COMMAND if not word.startswith("--config.launch.image")]
+
+
+def test_a_run_at_work_costs_no_image(launch, google):
+    google.job_states = []
+    assert launch(*BUILT)[0] == 0
+    builds = len(google.builds)
+    assert launch(*BUILT)[0] == 0
+    google.tags.clear()
+    code, said = launch(*BUILT, "--config.seed=1")
+    assert (code, len(google.builds), len(google.jobs)) == (2, builds, 1)
+    assert "is at work as job" in said[-1]
+    (sent,) = google.jobs.values()
+    assert (
+        "@sha256:" in sent["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["imageUri"]
+    )
+
+
+def test_ctrl_c_says_what_goes_on(launch, google, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(vertex.jobs, "submit", interrupt)
+        code, said = launch(*COMMAND)
+    assert code == 130
+    assert "the same command finds it; see python -m launch.vertex list" in said[-2]
+    monkeypatch.setattr(vertex.build, "deliver", interrupt)
+    assert "what has begun goes on" in launch(*COMMAND)[1][-2]
+
+
+def test_a_refusal_without_a_permission_still_names_a_role(launch, google):
+    google.fail(SUBMIT, 403, "The caller does not have permission")
+    assert "--role=roles/aiplatform.user" in launch(*COMMAND)[1][-1]
 
 
 @pytest.mark.parametrize("code", [0, 500, 503, 504])
@@ -148,7 +185,7 @@ def test_an_unanswered_search_for_the_job_is_repeated_too(launch, google):
             "gcloud services enable aiplatform.googleapis.com --project=my-project",
         ),
         (403, "This API method requires billing", "linkedaccount?project=my-project"),
-        (403, "no", "ask an owner of project my-project for access"),
+        (403, "no", "--role=roles/aiplatform.user"),
         (
             429,
             QUOTA,
@@ -160,7 +197,7 @@ def test_an_unanswered_search_for_the_job_is_repeated_too(launch, google):
             "Request had invalid credentials",
             "gcloud auth application-default login",
         ),
-        (400, "Machine type x is not supported.", "Machine type x is not supported."),
+        (400, "Machine type x is not supported.", "Machine type x is not supported"),
     ],
 )
 def test_a_refusal_is_one_line_with_its_fix_and_is_not_repeated(

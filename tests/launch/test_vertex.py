@@ -191,6 +191,36 @@ def test_a_prebuilt_image_gets_the_checkout_as_an_archive(capsys):
             [*WHERE, "--config.launch.secrets=A=x,A=y"],
             "launch.secrets: A is given twice; keep one",
         ),
+        (
+            [*WHERE, "--slice=v5e-8", "--config.data.text=no/such"],
+            "git does not ignore",
+        ),
+        ([*WHERE, "--slice=v5e-8", "--config.data.text=runs"], "git does not ignore"),
+        (
+            [*WHERE, "--slice=v5e-8", "--config.init_from=runs/quickstart"],
+            "init_from is runs/quickstart, which the job cannot read",
+        ),
+        (
+            [*WHERE, "--slice=v5e-8", "--config.tracking.mlflow.uri=sqlite:////tmp/a"],
+            "which is another place in the job",
+        ),
+        (
+            [
+                *WHERE,
+                "--slice=v5e-8",
+                "--config.tracking.mlflow.uri=http://localhost:5",
+            ],
+            "which is another place in the job",
+        ),
+        (
+            [*WHERE, "--slice=v5e-8", "--config.launch.machine=a3-highgpu-8g"],
+            "name two machines; give one of them",
+        ),
+        (
+            [*WHERE, "--slice=ct5lp-hightpu-8t"],
+            "is Vertex AI's machine under v5e; give the slice: v5e-",
+        ),
+        ([*WHERE, "--slice=h100"], "Near: a3-highgpu-1g"),
         ([*WHERE, "--slise=v5e-8"], "did you mean --slice?"),
         ([*WHERE, "--config.launch.regoin=x"], "Did you mean 'launch.region'?"),
         (["list"], "list comes first: python -m launch.vertex list"),
@@ -203,6 +233,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(flags, message, capsys):
     out, err = capsys.readouterr()
     assert message in err.splitlines()[-1]
     assert not out
+
+
+def test_a_misspelt_verb_is_told_the_right_one(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(vertex.main, ["stauts", "run", "--project=my-project"])
+    assert stop.value.code == 2
+    assert "did you mean status?" in capsys.readouterr().err
 
 
 def test_a_config_outside_the_checkout_is_refused(tmp_path, capsys):

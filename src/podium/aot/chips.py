@@ -224,7 +224,8 @@ class Slice:
 
 
 def parse_slice(name: str) -> Slice:
-    """`v4-256`, `v5e-256x4`; 3-D slices also by shape, `v5p-4x4x12`. ConfigError."""
+    """`v4-256`, `v5e-256x4`; 3-D slices also by shape, `v5p-4x4x12` or, two of them,
+    `v5p-4x4x12x2`. Raises ConfigError."""
     head = re.fullmatch(r"([a-z0-9]+)-(.+)", name.strip().lower())
     kind = {"v5litepod": "v5e", "v5lite": "v5e"}.get(head[1], head[1]) if head else ""
     if head is None or kind not in CHIPS:
@@ -234,8 +235,9 @@ def parse_slice(name: str) -> Slice:
             f"slices{_meant(name)}"
         )
     chip = CHIPS[kind]
-    if chip.torus_dims == 3 and re.fullmatch(r"\d+x\d+x\d+", head[2]):
-        return Slice(name, chip, _sides(name, head[2]), 1)
+    shaped = re.fullmatch(r"(\d+x\d+x\d+)(?:x([1-9]\d*))?", head[2])
+    if chip.torus_dims == 3 and shaped:
+        return Slice(name, chip, _sides(name, shaped[1]), int(shaped[2] or 1))
     sized = re.fullmatch(r"(\d+)(?:x(\d+))?", head[2])
     sizes = {_size(chip, t): t for t in chip.topologies}
     many = re.fullmatch(r"(\d+)x(.*)", head[2])
@@ -249,6 +251,7 @@ def parse_slice(name: str) -> Slice:
             f"--topology={name}: {kind} has no such slice; "
             f"{'TensorCores' if chip.counts_cores else 'chips'} count. "
             f"Nearest: {', '.join(_nearest(chip, sizes, sized))}"
+            + (", or three sides, as 4x4x12" if chip.torus_dims == 3 else "")
         )
     shape = tuple(int(n) for n in sizes[int(sized[1])].split("x"))
     return Slice(name, chip, shape, int(sized[2] or 1))

@@ -1,28 +1,87 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Says on standard error what takes minutes."""
+"""Says on standard error what takes minutes, and lets nobody wait for its end."""
 
+import contextlib
+import os
+import signal
 import sys
+import threading
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from podium import cli
+
+T = TypeVar("T")
+_LINE_SECS = 60.0  # between lines, where there is no terminal
 
 
-def progress(what: str) -> Any:
-    """A spinner on a terminal; elsewhere a line, and another with the time it took."""
+def watched(what: str, call: Callable[[], T]) -> T:
+    """What `call` returns or raises, its time shown meanwhile.
+
+    It runs in a thread of its own, as XLA answers no signal until it is done. Ctrl-C and
+    SIGTERM then end the whole process: nothing ends a compile.
+    """
+    came: list[Any] = []
+
+    def work() -> None:
+        try:
+            came.append((call(), None))
+        except BaseException as error:
+            came.append((None, error))
+
+    thread = threading.Thread(target=work, name="compile", daemon=True)
+    with _terminated_at_once():
+        thread.start()
+        try:
+            with _shown(what) as show:
+                start = time.monotonic()
+                while thread.is_alive():
+                    thread.join(1.0)
+                    show(time.monotonic() - start)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr, flush=True)
+            os._exit(cli.EXIT_INTERRUPTED)
+    result, error = came[0]
+    if error is not None:
+        raise error
+    return result
+
+
+@contextlib.contextmanager
+def _terminated_at_once() -> Iterator[None]:
+    """libtpu has a handler of SIGTERM, which prints a stack trace and takes seconds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _shown(what: str) -> Iterator[Callable[[float], None]]:
+    """A spinner on a terminal; elsewhere a line, one a minute, and one at the end."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    return console.status(what) if console.is_terminal else _Line(what)
+    if console.is_terminal:
+        with console.status(what) as status:
+            yield lambda secs: status.update(f"{what}: {secs:.0f} s")
+        return
+    start = said = time.monotonic()
+    print(what, file=sys.stderr, flush=True)
 
+    def show(secs: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _LINE_SECS:
+            said = time.monotonic()
+            print(f"{what}: {secs:.0f} s so far", file=sys.stderr, flush=True)
 
-class _Line:
-    def __init__(self, what: str):
-        self.what = what
-
-    def __enter__(self):
-        self.start = time.monotonic()
-        print(self.what, file=sys.stderr, flush=True)
-
-    def __exit__(self, *_):
-        took = time.monotonic() - self.start
-        print(f"{self.what}: {took:.0f} s", file=sys.stderr, flush=True)
+    yield show
+    took = time.monotonic() - start
+    print(f"{what}: {took:.0f} s", file=sys.stderr, flush=True)

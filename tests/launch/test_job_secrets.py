@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from launch import job, secrets
+from launch import job, job_secrets
 from podium.config_launch import LaunchConfig
 from podium.errors import CloudError
 
@@ -17,12 +17,12 @@ LAUNCH = LaunchConfig(
 def test_secrets_are_read_by_name_or_address(google):
     google.secrets["projects/my-project/secrets/wandb/versions/latest"] = b"abc\n"
     google.secrets[ELSEWHERE] = b" spaces stay "
-    found = secrets.read_secrets(LAUNCH)
+    found = job_secrets.read_secrets(LAUNCH)
     assert found == {"WANDB_API_KEY": "abc", "OTHER": " spaces stay "}
 
 
 def test_without_secrets_no_service_is_asked(google):
-    assert secrets.read_secrets(LaunchConfig()) == {}
+    assert job_secrets.read_secrets(LaunchConfig()) == {}
     assert not google.requests
 
 
@@ -49,6 +49,6 @@ def test_a_secret_that_cannot_be_read_is_a_mistake(google, code, said, advice):
     if said:
         google.fail("GET .*secrets", code, said)
     with pytest.raises(CloudError, match="secret wandb for WANDB_API_KEY") as error:
-        secrets.read_secrets(LAUNCH)
+        job_secrets.read_secrets(LAUNCH)
     assert advice in str(error.value)
     assert not error.value.is_met_at_work
