@@ -219,9 +219,7 @@ def _sharding(x: jax.ShapeDtypeStruct) -> Any:
     return x.sharding
 
 
-def _replicated(
-    rules: ShardingRules, shape: tuple[int, ...], dtype: Any
-) -> jax.ShapeDtypeStruct:
+def _replicated(rules: ShardingRules, shape: tuple[int, ...], dtype: Any) -> Any:
     everywhere = NamedSharding(rules.mesh, P())
     return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
 
@@ -259,7 +257,7 @@ def weights_layout(cfg: ModelConfig, rules: ShardingRules) -> Params:
 def state_layout(cfg: ModelConfig, rules: ShardingRules, B: int, S: int) -> Decoding:
     """Shapes, types and shardings of a `Decoding`."""
 
-    def kept(axes: tuple, dims: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    def kept(axes: tuple, dims: tuple[int, ...]) -> Any:
         shape = (B, S, *dims)
         where = rules.sharding((*CACHE, *axes), shape, "cache")
         return jax.ShapeDtypeStruct(shape, cfg.dtype, sharding=where)
@@ -269,7 +267,7 @@ def state_layout(cfg: ModelConfig, rules: ShardingRules, B: int, S: int) -> Deco
         name: [{f"block_{i}": a_layer for i in range(len(pattern))}] * repeats
         for name, (pattern, repeats) in layer_stacks(cfg).items()
     }
-    slots = jax.ShapeDtypeStruct(
+    slots: Any = jax.ShapeDtypeStruct(
         (B, S), jnp.int32, sharding=rules.sharding(CACHE, (B, S), "cache")
     )
     number = _replicated(rules, (B,), jnp.int32)

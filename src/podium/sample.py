@@ -131,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
     for i in range(0, len(prompts), args.batch_seqs):
         part = slice(i, i + args.batch_seqs)
         rows = generator.generate(prompts[part], draw_ids=draw_ids[part], **settings)
+        assert generator.speed
         for text, tokens in zip(texts[part], rows, strict=True):
             is_ended = bool(tokens) and tokens[-1] in settings["end_ids"]
             completion = tokenizer.decode(tokens[:-1] if is_ended else tokens)
