@@ -62,8 +62,9 @@ def test_greedy_output_is_the_argmax_of_the_full_forward(name):
 def test_a_prompt_continues_the_same_alone_and_in_a_batch():
     cfg = tiny("llama_3_1_8b")
     params = random_params(cfg)
-    together = generate(cfg, params, PROMPTS, num_tokens=5, sampling=GREEDY)
-    for prompt, tokens in zip(PROMPTS, together, strict=True):
+    prompts = [*PROMPTS, [7, 8] * 35]  # alone, the others are padded to less
+    together = generate(cfg, params, prompts, num_tokens=5, sampling=GREEDY)
+    for prompt, tokens in zip(prompts, together, strict=True):
         alone = generate(cfg, params, [prompt], num_tokens=5, sampling=GREEDY)
         assert alone == [tokens]
 
