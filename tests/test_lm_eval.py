@@ -195,9 +195,10 @@ def test_greedy_is_said_of_the_most_likely_continuation_alone():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (
+        pytest.param(  # reads the harness's own fourteen thousand files: 20 s
             ["--tasks=podium_choise"],
-            "no task is named 'podium_choise'; did you mean podi",
+            "no task is named 'podium_choise'; did you mean podium_choice",
+            marks=pytest.mark.slow,
         ),
         (["--tasks=,"], "--tasks is ','; expected names"),
         (["--tasks=podium_choice", "--batch_seqs=0"], "--batch_seqs is 0; expected 1"),
