@@ -46,7 +46,9 @@ def parser() -> cli.Parser:
     out.add_argument(
         "--include_path", metavar="DIR", help="folder of your own tasks' YAML files"
     )
-    out.add_argument("--num_fewshot", type=int, help="examples in front (the task's)")
+    out.add_argument(
+        "--num_fewshot", type=int, help="answered ones in front (the task's)"
+    )
     out.add_argument("--limit", type=int, help="of each task the first so many (all)")
     out.add_argument("--step", type=int, help="checkpoint (the newest)")
     out.add_argument(
