@@ -23,29 +23,29 @@ FOLDER = "tests/lm_eval_tasks"
 TASKS = "podium_choice,podium_complete,podium_text"
 
 
-def podium(workdir: str, folder: Path) -> tuple[dict, dict]:
+def podium(workdir: str, tasks: str, folder: Path) -> tuple[dict, dict]:
     samples = folder / "podium.jsonl"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "podium.lm_eval", f"--workdir={workdir}"),
-            *(f"--tasks={TASKS}", f"--include_path={FOLDER}", "--dtype=float32"),
+            *(f"--tasks={tasks}", f"--include_path={FOLDER}", "--dtype=float32"),
             *(f"--samples={samples}", "--json"),
         ],
         stdout=subprocess.PIPE,
         check=True,
     )
-    tasks = json.loads(done.stdout)["tasks"]
+    found = json.loads(done.stdout)["tasks"]
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     answers = {(row["task"], row["doc_id"]): row["resps"] for row in rows}
-    return {name: task["metrics"] for name, task in tasks.items()}, answers
+    return {name: task["metrics"] for name, task in found.items()}, answers
 
 
-def transformers(model: str, env: str, folder: Path) -> tuple[dict, dict]:
+def transformers(model: str, tasks: str, env: str, folder: Path) -> tuple[dict, dict]:
     out = folder / "hf"
     subprocess.run(
         [
             *(str(Path(env) / "bin" / "lm_eval"), "run", "--model=hf"),
-            *(f"--tasks={TASKS}", f"--include_path={FOLDER}", "--log_samples"),
+            *(f"--tasks={tasks}", f"--include_path={FOLDER}", "--log_samples"),
             *(f"--model_args=pretrained={model},dtype=float32", "--device=cpu"),
             *("--batch_size=8", f"--output_path={out}"),
         ],
@@ -56,7 +56,7 @@ def transformers(model: str, env: str, folder: Path) -> tuple[dict, dict]:
     results = json.loads(found.read_text())["results"]
     answers = {}
     for path in out.rglob("samples_*.jsonl"):
-        task = next(name for name in TASKS.split(",") if name in path.name)
+        task = next(name for name in tasks.split(",") if name in path.name)
         for line in path.read_text().splitlines():
             row = json.loads(line)
             answers[task, row["doc_id"]] = row["resps"]
@@ -67,6 +67,8 @@ def numbers(answer: object) -> list[float]:
     """The log-likelihoods in an answer; the harness's files hold them as text."""
     if isinstance(answer, list):
         return [n for each in answer for n in numbers(each)]
+    if isinstance(answer, bool):
+        return []
     try:
         return [float(answer)]  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError):
@@ -80,10 +82,13 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="run folder of the model")
     parser.add_argument("--hf", required=True, help="its export")
     parser.add_argument("--peer", required=True, help="environment with lm-eval, torch")
+    parser.add_argument("--tasks", default=TASKS, help="names, with commas between")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        ours, our_answers = podium(args.workdir, Path(folder))
-        theirs, their_answers = transformers(args.hf, args.peer, Path(folder))
+        ours, our_answers = podium(args.workdir, args.tasks, Path(folder))
+        theirs, their_answers = transformers(
+            args.hf, args.tasks, args.peer, Path(folder)
+        )
     print("| task | metric | podium.lm_eval | lm-eval's hf | difference |")
     print("|---|---|--:|--:|--:|")
     for task, metrics in ours.items():
@@ -95,7 +100,7 @@ def main() -> None:
             )
     assert our_answers.keys() == their_answers.keys()
     print("\n| task | requests' answers | largest difference |\n|---|--:|--:|")
-    for task in TASKS.split(","):
+    for task in args.tasks.split(","):
         keys = [key for key in our_answers if key[0] == task]
         if task == "podium_complete":
             same = sum(our_answers[key] == their_answers[key] for key in keys)

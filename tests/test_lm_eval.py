@@ -222,3 +222,11 @@ def test_data_that_cannot_be_loaded_is_one_line(workdir, tmp_path):
     flags = [f"--workdir={workdir}", f"--include_path={tmp_path}", "--tasks=gone"]
     with pytest.raises(DataError, match=r"the harness cannot load gone: .*gone.jsonl"):
         lm_eval.main(flags)
+
+
+def test_an_empty_context_is_what_begins_a_document_as_imported_files_say(tmp_path):
+    assert lm_eval.prefix_id(tmp_path, bytes_tokenizer()) == 256  # its end
+    (tmp_path / "pretrained").mkdir()
+    config = tmp_path / "pretrained" / "config.json"
+    config.write_text('{"bos_token_id": 1}')
+    assert lm_eval.prefix_id(tmp_path, bytes_tokenizer()) == 1

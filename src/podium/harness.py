@@ -41,17 +41,20 @@ class PodiumLM(TemplateLM):
         tokenizer: Tokenizer,
         *,
         end_ids: Collection[int],
+        prefix_id: int,
         max_tokens: int,
         batch_seqs: int,
         seed: int = 0,
     ):
-        """`max_tokens` is the longest row the model takes; a generator, which holds the
+        """`prefix_id` stands for an empty context; `max_tokens` is the longest row the
+        model takes; a generator, which holds the
         weights in a form of its own, is made when a task generates."""
         super().__init__()
         self._scorer, self._make_generator = scorer, make_generator
         self._generator: Generator | None = None
         self._podium_tokenizer, self._end_ids = tokenizer, frozenset(end_ids)
         self.max_length, self._batch_seqs, self._seed = max_tokens, batch_seqs, seed
+        self._prefix_id = prefix_id
         self.has_begun = False  # whether a request has come: its tasks are loaded
 
     @property
@@ -62,8 +65,7 @@ class PodiumLM(TemplateLM):
     @property
     def prefix_token_id(self) -> int:
         """What an empty context is taken for."""
-        bos_id = self._podium_tokenizer.bos_id
-        return self.eot_token_id if bos_id is None else bos_id
+        return self._prefix_id
 
     @property
     def tokenizer_name(self) -> str:

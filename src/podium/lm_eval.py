@@ -19,11 +19,12 @@ from podium.errors import ConfigError, DataError, PodiumError, at_work
 from podium.mesh_name import parse_mesh
 from podium.resume import find_checkpoint
 from podium.sample import end_ids, tokenizer_of
-from podium.starts import pretrained_tokens
+from podium.starts import pretrained_tokens, read_pretrained
 
 if TYPE_CHECKING:
     from podium.config import MeshConfig
     from podium.harness import PodiumLM
+    from podium.tokenizer import Tokenizer
 
 EXAMPLE = """\
 example:
@@ -163,10 +164,23 @@ def _open(args: argparse.Namespace, mesh: "MeshConfig | None") -> "PodiumLM":
         lambda: Generator(model, params, serving),
         tokenizer,
         end_ids=end_ids(args.workdir, tokenizer.eos_id),
+        prefix_id=prefix_id(args.workdir, tokenizer),
         max_tokens=args.max_tokens or max_tokens,
         batch_seqs=args.batch_seqs,
         seed=args.seed,
     )
+
+
+def prefix_id(workdir: str, tokenizer: "Tokenizer") -> int:
+    """The token that stands for an empty context, as in the harness's own adapter: what
+    begins a document, also where only an imported model's files name it; else its end."""
+    found = [
+        tokenizer.bos_id,
+        read_pretrained(workdir, "generation_config.json").get("bos_token_id"),
+        read_pretrained(workdir, "config.json").get("bos_token_id"),
+        tokenizer.eos_id,
+    ]
+    return next(i for i in found if isinstance(i, int))
 
 
 def _evaluate(
