@@ -11,7 +11,6 @@ sums, so losses, gradients and weights are compared at tolerances a little above
 import dataclasses
 import itertools
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 from podium import cli
 from podium.config import MESH_AXES, MeshConfig, TrainConfig
 from podium.errors import ConfigError, PodiumError
+from podium.mesh_name import mesh_of, name_of, parse_mesh
 from profiling.shrink import parts_for, shrink
 
 # Relative error of the loss, and of a tensor: |got - want| / |want|, Euclidean norms.
@@ -150,7 +150,7 @@ def parse_meshes(text: str, flag: str = "--meshes") -> list[MeshConfig]:
 
     Raises ConfigError in terms of `flag`.
     """
-    return [_parse_mesh(word.strip(), flag) for word in text.split(",")]
+    return [parse_mesh(word.strip(), flag) for word in text.split(",")]
 
 
 def axes_and_pairs() -> list[MeshConfig]:
@@ -159,7 +159,7 @@ def axes_and_pairs() -> list[MeshConfig]:
     shapes: list[dict[str, int]] = [{a: n} for a in MESH_AXES for n in (2, 8)]
     shapes += [{a: 2, b: 2} for a, b in itertools.combinations(MESH_AXES, 2)]
     shapes += [{"data": 2, "fsdp": 2, "tensor": 2}]
-    return [_mesh(shape) for shape in shapes]
+    return [mesh_of(shape) for shape in shapes]
 
 
 def why_not(cfg: TrainConfig, mesh: MeshConfig) -> str | None:
@@ -182,7 +182,7 @@ def compare(
 
     A mesh that the config cannot be laid out on is skipped, with the reason.
     """
-    want = run(dataclasses.replace(cfg, mesh=_mesh({})), steps)
+    want = run(dataclasses.replace(cfg, mesh=mesh_of({})), steps)
     tolerances = tolerances_of(cfg)
     for mesh in meshes:
         try:
@@ -267,7 +267,7 @@ def _culprit(cfg: TrainConfig, mesh: MeshConfig, want: Trace, steps: int) -> str
     shape = {axis: n for axis, n in mesh.sizes().items() if n > 1}
     for num_axes in range(1, len(shape)):
         for axes in itertools.combinations(shape, num_axes):
-            part = _mesh({axis: shape[axis] for axis in axes})
+            part = mesh_of({axis: shape[axis] for axis in axes})
             got = run(dataclasses.replace(cfg, mesh=part), steps)
             if difference(want, got, tolerances_of(cfg))[0]:
                 return name_of(part)
@@ -303,31 +303,9 @@ def _named(tree: Any, **kwargs: Any) -> dict[str, Any]:
     return {keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _mesh(shape: dict[str, int]) -> MeshConfig:
-    return dataclasses.replace(MeshConfig(), **dict.fromkeys(MESH_AXES, 1) | shape)
-
-
-def _parse_mesh(word: str, flag: str) -> MeshConfig:
-    shape: dict[str, int] = {}
-    for part in word.split("."):
-        match = re.fullmatch(r"([a-z]+)([1-9]\d*)", part)
-        if not match or match[1] not in MESH_AXES:
-            raise ConfigError(
-                f"{flag}: {part!r} in {word!r} is not an axis and a size, such as "
-                f"data2.tensor4; axes: {', '.join(MESH_AXES)}"
-            )
-        shape[match[1]] = int(match[2])
-    return _mesh(shape)
-
-
 def size_of(mesh: MeshConfig) -> int:
     """Devices of a mesh without -1."""
     return int(np.prod(list(mesh.sizes().values())))
-
-
-def name_of(mesh: MeshConfig) -> str:
-    """`data2.tensor4`; what parse_meshes reads."""
-    return ".".join(f"{axis}{n}" for axis, n in mesh.sizes().items() if n > 1) or "one"
 
 
 def _line(outcome: Outcome) -> str:

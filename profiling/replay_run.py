@@ -96,22 +96,22 @@ class Replay:
 
     def worst_documents(self, batch: int, num_rows: int) -> list[dict[str, Any]]:
         """Those of the rows with the highest loss, worst first."""
+        whole = self._loader.batch(batch)
+        num_rows_all, T = whole.targets.shape
         eval_step = make_eval_step(
             self._cfg,
             self._parts.model,
             self._parts.rules,
             self._parts.layout.shardings.params,
+            num_groups=num_rows_all,
         )
-        whole = self._loader.batch(batch)
-        losses = []
-        for row in range(len(whole.targets)):
-            targets = np.full_like(whole.targets, -1)
-            targets[row] = whole.targets[row]
-            sums = eval_step(
-                self._state.params, self._feed.put(whole._replace(targets=targets))
-            )
-            mean = float(sums.cross_entropy) / max(float(sums.tokens), 1.0)
-            losses.append(mean if np.isfinite(mean) else np.inf)
+        row_of = np.repeat(np.arange(num_rows_all, dtype=np.int32)[:, None], T, axis=1)
+        sums = eval_step(
+            self._state.params, self._feed.put(whole), self._feed.put_one(row_of)
+        )
+        counts = np.maximum(np.asarray(sums.tokens_G), 1)
+        means = np.asarray(sums.cross_entropy_G) / counts
+        losses = np.where(np.isfinite(means), means, np.inf).tolist()
         worst = np.argsort(losses)[::-1][:num_rows].tolist()
         entries = documents_of_step(
             self._cfg.data,

@@ -38,6 +38,7 @@ WITHOUT_JAX = [
     "skipped_batches",
     "starts",
     "code_commit",
+    "mesh_name",
     *("endpoints", "tracking_start"),
 ]
 
@@ -122,7 +123,7 @@ def test_every_public_name_is_there():
 
 
 COMMANDS = ["train", "prepare", "sample", "evaluate", "sharding_report", "data_ledger"]
-COMMANDS += ["convert"]
+COMMANDS += ["convert", "lm_eval"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -67,10 +67,54 @@ def test_several_prompts_come_back_in_order(workdir, capsys):
     assert all(len(row["tokens"]) == 3 or row["is_ended"] for row in rows)
 
 
+def test_prompts_come_from_files_in_batches_and_on_a_mesh(workdir, tmp_path, capsys):
+    texts = ["one", "a longer one", "two", "one"]
+    lines, objects = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
+    lines.write_text("\n".join(texts[:2]) + "\n\n" + "\r\n".join(texts[2:]) + "\n")
+    objects.write_text("".join(json.dumps({"prompt": t}) + "\n" for t in texts))
+    flags = [f"--workdir={workdir}", "--num_tokens=4", "--json", "--dtype=float32"]
+    outs = []
+    for more in (
+        [f"--prompts={lines}", "--batch_seqs=3", "--mesh=data4.fsdp2"],
+        [f"--prompts={objects}"],
+        [f"--prompt={text}" for text in texts],
+    ):
+        assert sample.main([*flags, *more]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["prompt"] for row in rows] == texts
+        assert all(row["prefill_tokens_per_sec"] > 0 for row in rows)
+        outs.append([row["tokens"] for row in rows])
+    assert outs[0] == outs[1] == outs[2]
+    assert outs[0][0] != outs[0][3]  # the same prompt twice, drawn anew
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("empty.txt", "\n \n", "holds no prompt; expected one a line"),
+        ("a.jsonl", '{"prompt": "a"}\n["b"]\n', r'a.jsonl:2: expected an .* \["b"\]'),
+        ("b.jsonl", '{"text": "a"}\n', r"b.jsonl:1: expected an object"),
+    ],
+)
+def test_a_file_without_prompts_is_an_error(workdir, tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(PodiumError, match=message):
+        sample.main([f"--workdir={workdir}", f"--prompts={tmp_path / name}"])
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--prompt="], "prompt is empty"),
+        ([], "there is no prompt: expected --prompt=TEXT"),
+        (["--prompt=a", "--batch_seqs=0"], "--batch_seqs is 0; expected 1 or more"),
+        (
+            ["--prompt=a", "--mesh=tensr2"],
+            "--mesh: 'tensr2' in 'tensr2' is not an axis",
+        ),
+        (["--prompt=a", "--mesh=data3"], "data=3 takes 3 devices, but there are 8"),
+        (["--prompt=a", "--mesh=tensor8"], "does not divide by mesh axis tensor"),
+        (["--prompts=nowhere.txt"], "--prompts=nowhere.txt cannot be read: No such"),
         (["--prompt=a", "--step=9"], r"no checkpoint 9 .* found \[3\]"),
         (["--prompt=a", "--temperature=-1"], "temperature is -1"),
         (["--prompt=a", "--num_tokens=0"], "num_tokens is 0"),

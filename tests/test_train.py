@@ -39,6 +39,7 @@ def get_config():
     cfg.optim.schedule.warmup_steps = 2
     cfg.checkpoint.every_steps = 50
     cfg.eval.every_steps = 100
+    cfg.eval.by = "source"
     cfg.mesh.data = 2
     cfg.mesh.fsdp = 2
     return cfg
@@ -139,6 +140,31 @@ def test_tensorboard_reads_the_events(home, unbroken):
     board.Reload()
     assert [e.step for e in board.Scalars("loss")] == [50, 100, 150, 200, 250, 300]
     assert [e.step for e in board.Scalars("eval_loss")] == [100, 200, 300]
+
+
+def test_every_source_has_a_loss_and_evaluate_finds_it_again(home, unbroken):
+    row = [r for r in rows(home, "unbroken") if "eval_loss" in r][-1]
+    prefix = "eval_loss/"
+    losses = {k.removeprefix(prefix): v for k, v in row.items() if prefix in k}
+    command = [sys.executable, "-m", "podium.evaluate", f"--workdir={home}/unbroken"]
+    done = subprocess.run(
+        [*command, "--json"], env=env(home), capture_output=True, text=True
+    )
+    found = json.loads(done.stdout)
+    groups = found["groups"]
+    assert len(groups) > 3
+    assert groups.keys() == losses.keys() <= {f"{i}.txt" for i in range(24)}
+    for name, group in groups.items():
+        assert group["loss"] == pytest.approx(losses[name], rel=1e-5)
+    assert sum(g["tokens"] for g in groups.values()) == found["eval_tokens"]
+    nats = sum(g["nats"] for g in groups.values())
+    assert nats / found["eval_tokens"] == found["eval_loss"]
+    assert found["eval_loss"] == pytest.approx(row["eval_loss"], rel=1e-5)
+    shown = subprocess.run(
+        [*command, "--max_groups=1"], env=env(home), capture_output=True, text=True
+    )
+    assert f"loss        {found['eval_loss']:.4f}" in shown.stdout
+    assert ".txt" not in shown.stdout
 
 
 def test_a_killed_run_continues_to_the_same_curve_bit_for_bit(home, unbroken):

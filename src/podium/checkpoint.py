@@ -297,6 +297,16 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not is_orbax and "exception was never retrieved" not in record.getMessage()
 
 
+def saved_config(workdir: str | Path, step: int | None = None) -> TrainConfig:
+    """The config that a checkpoint was saved with, the newest unless `step` is given."""
+    checkpoints = Checkpoints(workdir, CheckpointConfig())
+    try:
+        run = checkpoints.run(find_checkpoint(workdir, step))
+        return _for_this_platform(from_json_dict(TrainConfig, run["config"]))
+    finally:
+        checkpoints.close()
+
+
 def restore_params(
     workdir: str | Path,
     step: int | None = None,

@@ -283,6 +283,12 @@ class EvalConfig:
     num_batches: int | None = setting(
         None, "batches of the eval split; None: all of it", unit="batches", low=1
     )
+    by: Literal["total", "dataset", "source"] = setting(
+        "dataset", "what else the loss is given for: each data set, or each source"
+    )
+    max_groups: int = setting(
+        20, "sources are grouped by folder into at most so many", low=1
+    )
     ngram_baselines: bool = setting(
         False, "at the end, also the loss of unigram and bigram models of the data"
     )

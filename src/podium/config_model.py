@@ -3,7 +3,7 @@
 """The settings of a model: its parts, each a class of its own, and their sizes."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from podium.config_positions import LearnedPositionConfig, RopeConfig
 from podium.config_quantization import Fp8Config, Int8Config
@@ -38,6 +38,13 @@ class LayerNormConfig:
     kind: Literal["layernorm"] = "layernorm"
     eps: float = setting(1e-5, "added to the variance", low=0.0)
     use_bias: bool = setting(True, "learn the bias")
+
+
+class Cached(NamedTuple):
+    """An array that a token leaves in a layer's cache: its dims and their logical axes."""
+
+    dims: tuple[int, ...]
+    axes: tuple[str | None, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,9 +86,10 @@ class AttentionConfig:
         return self.head_dim
 
     @property
-    def cached_dims(self) -> tuple[tuple[int, ...], ...]:
+    def cached(self) -> tuple[Cached, ...]:
         """What a token leaves in the cache of a layer: its keys and its values."""
-        return ((self.num_kv_heads, self.head_dim),) * 2
+        dims = (self.num_kv_heads, self.head_dim)
+        return (Cached(dims, ("kv_heads", "head_dim")),) * 2
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
@@ -133,10 +141,10 @@ class LatentAttentionConfig:
         return self.qk_rope_head_dim
 
     @property
-    def cached_dims(self) -> tuple[tuple[int, ...], ...]:
+    def cached(self) -> tuple[Cached, ...]:
         """What a token leaves in the cache of a layer: the compressed vector of its
-        keys and values, and the key under RoPE."""
-        return ((self.kv_lora_rank + self.qk_rope_head_dim,),)
+        keys and values, and the key under RoPE, which all heads read."""
+        return (Cached((self.kv_lora_rank + self.qk_rope_head_dim,), (None,)),)
 
     @property
     def pattern(self) -> tuple[Literal["global", "local"], ...]:

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 
 from podium import cli, resume
-from podium.config import DataConfig, MeshConfig, TrainConfig
+from podium.config import DataConfig, EvalConfig, MeshConfig, TrainConfig
 from podium.errors import ConfigError, DataError, at_work
 
 _EXAMPLE = """example:
   python -m podium.evaluate --workdir=runs/quickstart
   python -m podium.evaluate --workdir=runs/quickstart --step=200 --data=gold/books
+  python -m podium.evaluate --workdir=runs/quickstart --by=source --json
 """
 
 
@@ -34,10 +35,22 @@ def main(argv: Sequence[str]) -> int:
         "--split", choices=("eval", "train"), default="eval", help="of the data (eval)"
     )
     parser.add_argument("--batch_seqs", type=int, help="rows at once (as in training)")
+    parser.add_argument(
+        "--by",
+        choices=("total", "dataset", "source"),
+        help="also the loss of each data set, or of each source (as in training)",
+    )
+    parser.add_argument(
+        "--max_groups",
+        type=int,
+        help="sources are grouped by folder into at most so many (as in training)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     if args.batch_seqs is not None and args.batch_seqs < 1:
         parser.error(f"--batch_seqs is {args.batch_seqs}; expected 1 or more")
+    if args.max_groups is not None and args.max_groups < 1:
+        parser.error(f"--max_groups is {args.max_groups}; expected 1 or more")
     args.step = resume.find_checkpoint(args.workdir, args.step, cli.say)
     cfg = resume.load_run(args.workdir)
     data = cfg.data
@@ -56,7 +69,19 @@ def main(argv: Sequence[str]) -> int:
         print(f"  loss        {result['eval_loss']:.4f} nats per token")
         print(f"  perplexity  {result['eval_perplexity']:.2f}")
         print(f"  tokens      {result['eval_tokens']:,.0f}")
+        _print_groups(result["groups"])
     return 0
+
+
+def _print_groups(groups: dict[str, dict[str, float]]) -> None:
+    width = max(map(len, groups), default=0)
+    for i, (name, group) in enumerate(groups.items()):
+        if i == 0:
+            print(f"\n{'':{width}}     loss  perplexity       tokens")
+        print(
+            f"{name:{width}}  {group['loss']:7.4f}  {group['perplexity']:10.2f}  "
+            f"{group['tokens']:11,}"
+        )
 
 
 def _check_data(args, data: DataConfig) -> None:
@@ -97,6 +122,7 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     from podium.checkpoint import restore_params
     from podium.compile_cache import use_compile_cache
     from podium.input.device import Feed, prefetch
+    from podium.input.groups import Groups
     from podium.input.spec import StreamSpec
     from podium.models import bind
     from podium.sharding.mesh import make_mesh
@@ -120,21 +146,41 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     cfg = dataclasses.replace(cfg, model=saved.model)
     model = bind.abstract(cfg.model)
     feed = Feed.of(batch_sharding(rules), (rows, cfg.data.seq_len))
-    stream = server.open(
-        StreamSpec(
-            data=cfg.data,
-            split=args.split,
-            is_one_pass=True,
-            global_batch_seqs=rows,
-            rows=feed.rows,
-        )
+    spec = StreamSpec(
+        data=cfg.data,
+        split=args.split,
+        is_one_pass=True,
+        global_batch_seqs=rows,
+        rows=feed.rows,
     )
-    eval_step = make_eval_step(cfg, model, rules, param_layout(model, rules))
+    grouping = cfg.eval or EvalConfig()
+    groups = Groups(
+        spec, args.by or grouping.by, args.max_groups or grouping.max_groups
+    )
+    layout, num_groups = param_layout(model, rules), len(groups.names)
+    eval_step = make_eval_step(cfg, model, rules, layout, num_groups)
+    stream = server.open(spec)
     with at_work(), prefetch(stream, feed) as batches:
-        result = evaluate(eval_step, params, (b for _, b, _ in batches))
+        grouped = ((b, feed.put_one(groups.of_batch(i))) for i, b, _ in batches)
+        found = evaluate(eval_step, params, grouped, groups.names)
     for damage in dict.fromkeys(stream.take_damaged()):
         print(f"warning: not counted: {damage}", file=sys.stderr)
-    return {"step": args.step, **result}
+    total = found.total
+    return {
+        "step": args.step,
+        "eval_loss": total.loss,
+        "eval_perplexity": total.perplexity,
+        "eval_tokens": total.tokens,
+        "groups": {
+            name: {
+                "loss": group.loss,
+                "perplexity": group.perplexity,
+                "tokens": group.tokens,
+                "nats": group.nats,
+            }
+            for name, group in found.groups.items()
+        },
+    }
 
 
 if __name__ == "__main__":

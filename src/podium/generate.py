@@ -1,65 +1,187 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Batched generation with a KV cache: one compiled prefill, one compiled decode step.
+"""Batched generation with a KV cache, on one device or on a mesh.
 
 Prompts of different lengths share a batch: shorter ones are padded in front, so that
 every row's last prompt token stands in the last column, and the padding is invisible.
+A row's tokens are those of the row alone: draws go by the seed, the prompt, how many
+equal prompts came before it, and the token's place in the row.
 """
 
-import functools
+import collections
+import dataclasses
+import time
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 from podium.config_model import ModelConfig
 from podium.config_positions import LearnedPositionConfig
+from podium.decoding import (
+    CHUNK,
+    FINISHED,
+    Decoding,
+    decode_program,
+    grow_program,
+    prefill_program,
+    weights_apart,
+)
 from podium.errors import ConfigError
-from podium.models.bind import Params, abstract, bind
-from podium.models.transformer import KVCache
+from podium.models.bind import Params
 from podium.sampling import Sampling, check_num_tokens
+from podium.serving_mesh import one_device
+from podium.sharding.rules import ShardingRules
 
-FINISHED = -1  # stands for a token of a row that has met its end
-PROMPT_BUCKET = 64  # tokens; prompts of similar length share a compiled prefill
+BUCKET = 64  # tokens; prompts and caches of similar length share a program
 
 
-def stream(
-    cfg: ModelConfig,
-    params: Params,
-    prompts: Sequence[Sequence[int]],
-    *,
-    num_tokens: int,
-    sampling: Sampling,
-    seed: int = 0,
-    end_ids: Collection[int] = (),
-) -> Iterator[np.ndarray]:
-    """Yields up to `num_tokens` times the next token of every row, int32 [B].
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What a batch took, compilation aside; padding is no token."""
 
-    A row that drew one of `end_ids` yields it, then FINISHED; all rows finished ends the
-    stream. Raises ConfigError for prompts that the model cannot hold.
-    """
-    tokens_BT, positions_BT = _pad_in_front(cfg, prompts, num_tokens)
-    params = _as_used(params, cfg.dtype)
-    key = jax.random.key(seed)
-    B, T = tokens_BT.shape
-    token_B, position_B, cache = _prefill(
-        params, tokens_BT, positions_BT, key, cfg, sampling, T + num_tokens
-    )
-    is_done_B = np.zeros(B, bool)
-    for step in range(1, num_tokens + 1):
-        drawn_B = token_B
-        if step < num_tokens:  # enqueued before the host waits for the last token
-            token_B, position_B, cache = _decode(
-                params, token_B, position_B, cache, key, cfg, sampling
+    prompt_tokens: int
+    prefill_secs: float  # to the first new token of every row
+    new_tokens: int  # after the first of every row
+    decode_secs: float
+
+    @property
+    def prefill_tokens_per_sec(self) -> float:
+        """Prompt tokens of all rows."""
+        return self.prompt_tokens / self.prefill_secs
+
+    @property
+    def decode_tokens_per_sec(self) -> float | None:
+        """New tokens of all rows; None where the first ones were all."""
+        return self.new_tokens / self.decode_secs if self.new_tokens else None
+
+    def __str__(self) -> str:
+        text = f"{self.prompt_tokens} tokens in, {self.prefill_tokens_per_sec:,.1f} /s"
+        if rate := self.decode_tokens_per_sec:
+            text += f"; {self.new_tokens} more out, {rate:,.1f} /s"
+        return text
+
+    def to_json(self) -> dict[str, float | None]:
+        """Of the batch that a prompt was in."""
+        return {
+            "prefill_tokens_per_sec": self.prefill_tokens_per_sec,
+            "decode_tokens_per_sec": self.decode_tokens_per_sec,
+        }
+
+
+class Generator:
+    """A model ready to generate: its weights cast, layer by layer, on their mesh."""
+
+    def __init__(
+        self, cfg: ModelConfig, params: Params, rules: ShardingRules | None = None
+    ):
+        """`rules` as `serving_rules` makes them; None: one device."""
+        self.cfg, self.rules = cfg, rules or one_device()
+        self._weights = weights_apart(cfg, params, self.rules)
+        self.speed: Speed | None = None  # of the last batch
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_tokens: int,
+        sampling: Sampling,
+        seed: int = 0,
+        end_ids: Collection[int] = (),
+        draw_ids: Sequence[int] | None = None,
+    ) -> list[list[int]]:
+        """The new tokens of every prompt, up to and with one of `end_ids`."""
+        parts = self.stream(
+            prompts,
+            num_tokens=num_tokens,
+            sampling=sampling,
+            seed=seed,
+            end_ids=end_ids,
+            draw_ids=draw_ids,
+            most_at_once=CHUNK,
+        )
+        rows = np.concatenate(list(parts), axis=1)
+        return [[int(t) for t in row if t != FINISHED] for row in rows]
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_tokens: int,
+        sampling: Sampling,
+        seed: int = 0,
+        end_ids: Collection[int] = (),
+        draw_ids: Sequence[int] | None = None,
+        most_at_once: int = 1,
+    ) -> Iterator[np.ndarray]:
+        """Yields up to `num_tokens` new tokens of every row, int32 [B, n] at a time.
+
+        A row that drew one of `end_ids` yields it, then FINISHED; all rows finished
+        ends the stream. `draw_ids` say by which draws each row goes (`draw_ids` of this
+        module). Raises ConfigError for prompts that the model cannot hold.
+        """
+        check_prompts(self.cfg, prompts, num_tokens)
+        if draw_ids is None:
+            draw_ids = ids_of_draws(prompts)
+        num = len(prompts)
+        T = bucket(max(map(len, prompts)))
+        slots = bucket(T + min(num_tokens, T + CHUNK))
+        shards = self.rules.num_shards("batch")
+        B = -(-num // shards) * shards
+        ends = np.array(sorted(end_ids) or [FINISHED], np.int32)
+        tokens_BT, positions_BT = _pad_in_front(prompts, B, T)
+        draw_B = np.array([*draw_ids, *[0] * (B - num)], np.uint32)
+        is_done_B = np.arange(B) >= num  # rows that only fill the batch
+        shapes = (self.cfg, self.rules, sampling)
+        prefill = prefill_program(*shapes, (B, T, slots), len(ends))
+        decode = decode_program(*shapes, (B, slots), len(ends))
+        put = self._put
+        start = time.perf_counter()
+        state: Decoding = prefill(
+            self._weights,
+            put(tokens_BT),
+            put(positions_BT),
+            put(draw_B),
+            put(is_done_B),
+            put(np.uint32(seed % 2**32)),
+            put(ends),
+        )
+        first_B = np.asarray(state.token_B)[:num]
+        prefill_secs = time.perf_counter() - start
+        is_done_B = np.isin(first_B, ends)
+        yield first_B[:, None]
+        done, filled, new_tokens, decode_secs = 1, T, 0, 0.0
+        while done < num_tokens and not is_done_B.all():
+            limit = min(most_at_once, CHUNK, num_tokens - done)
+            if filled + limit > slots:
+                more = bucket(min(T + num_tokens, 2 * slots))
+                state = grow_program(self.cfg, self.rules, B, slots, more)(state)
+                slots = more
+                decode = decode_program(*shapes, (B, slots), len(ends))
+            start = time.perf_counter()
+            state, drawn_BC = decode(
+                self._weights, state, put(np.int32(limit)), put(ends)
             )
-        shown_B = np.where(is_done_B, FINISHED, np.asarray(drawn_B))
-        yield shown_B
-        is_done_B |= np.isin(shown_B, list(end_ids))
-        if is_done_B.all():
-            return
+            drawn = np.asarray(drawn_BC)[:num, :limit]
+            decode_secs += time.perf_counter() - start
+            drawn = drawn[:, (drawn != FINISHED).any(axis=0)]
+            is_done_B |= np.isin(drawn, ends).any(axis=1)
+            new_tokens += int((drawn != FINISHED).sum())
+            yield drawn
+            done, filled = done + limit, filled + limit
+        self.speed = Speed(
+            prompt_tokens=sum(map(len, prompts)),
+            prefill_secs=prefill_secs,
+            new_tokens=new_tokens,
+            decode_secs=decode_secs,
+        )
+
+    def _put(self, x: Any) -> jax.Array:
+        everywhere = NamedSharding(self.rules.mesh, PartitionSpec())
+        return jax.device_put(x, everywhere)
 
 
 def generate(
@@ -71,87 +193,29 @@ def generate(
     sampling: Sampling,
     seed: int = 0,
     end_ids: Collection[int] = (),
+    rules: ShardingRules | None = None,
 ) -> list[list[int]]:
-    """The new tokens of every prompt, up to and with one of `end_ids`; see `stream`."""
-    steps = stream(
-        cfg,
-        params,
-        prompts,
-        num_tokens=num_tokens,
-        sampling=sampling,
-        seed=seed,
-        end_ids=end_ids,
+    """As `Generator.generate`, once."""
+    return Generator(cfg, params, rules).generate(
+        prompts, num_tokens=num_tokens, sampling=sampling, seed=seed, end_ids=end_ids
     )
-    rows_BT = np.stack(list(steps), axis=1)
-    return [[int(t) for t in row if t != FINISHED] for row in rows_BT]
 
 
-def draw(logits_BV: Array, key: Array, sampling: Sampling) -> Array:
-    """One token per row, int32 [B]."""
-    if sampling.temperature == 0:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    logits_BV = logits_BV / sampling.temperature
-    if sampling.top_k is not None and sampling.top_k < logits_BV.shape[-1]:
-        kth_B1 = jax.lax.top_k(logits_BV, sampling.top_k)[0][:, -1:]
-        logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
-    if sampling.top_p < 1:
-        sorted_BV = -jnp.sort(-logits_BV, axis=-1)
-        probs_BV = jax.nn.softmax(sorted_BV, axis=-1)
-        # A token stays while the mass before it is short of top_p; the first always.
-        before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
-        stays_BV = jnp.where(before_BV < sampling.top_p, sorted_BV, jnp.inf)
-        logits_BV = jnp.where(
-            logits_BV >= jnp.min(stays_BV, axis=-1, keepdims=True), logits_BV, -jnp.inf
-        )
-    return jax.random.categorical(key, logits_BV, axis=-1).astype(jnp.int32)
+def bucket(num_tokens: int) -> int:
+    """The next length for which programs are compiled: at most an eighth more, or 64."""
+    step = max(BUCKET, 2 ** (max(num_tokens - 1, 1).bit_length() - 4))
+    return -(-num_tokens // step) * step
 
 
-@functools.partial(jax.jit, static_argnames=("cfg", "sampling", "max_tokens"))
-def _prefill(
-    params: Params,
-    tokens_BT: Array,
-    positions_BT: Array,
-    key: Array,
-    cfg: ModelConfig,
-    sampling: Sampling,
-    max_tokens: int,
-) -> tuple[Array, Array, KVCache]:
-    model = bind(abstract(cfg).graphdef, params)
-    cache = model.init_cache(tokens_BT.shape[0], max_tokens)
-    hidden_BTD, cache = model.decode(tokens_BT, positions_BT, cache)
-    logits_BV = model.logits(hidden_BTD[:, -1])
-    token_B = draw(logits_BV, jax.random.fold_in(key, cache.length), sampling)
-    return token_B, positions_BT[:, -1] + 1, cache
-
-
-@functools.partial(
-    jax.jit, static_argnames=("cfg", "sampling"), donate_argnames="cache"
-)
-def _decode(
-    params: Params,
-    token_B: Array,
-    position_B: Array,
-    cache: KVCache,
-    key: Array,
-    cfg: ModelConfig,
-    sampling: Sampling,
-) -> tuple[Array, Array, KVCache]:
-    model = bind(abstract(cfg).graphdef, params)
-    hidden_B1D, cache = model.decode(token_B[:, None], position_B[:, None], cache)
-    logits_BV = model.logits(hidden_B1D[:, 0])
-    token_B = draw(logits_BV, jax.random.fold_in(key, cache.length), sampling)
-    return token_B, position_B + 1, cache
-
-
-def _pad_in_front(
+def check_prompts(
     cfg: ModelConfig, prompts: Sequence[Sequence[int]], num_tokens: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> None:
+    """Raises ConfigError for prompts that the model cannot hold."""
     lengths = [len(p) for p in prompts]
     if not prompts or min(lengths) == 0:
         raise ConfigError("generation needs at least one token in every prompt")
     check_num_tokens(num_tokens)
-    highest = max(max(p) for p in prompts)
-    if highest >= cfg.vocab_size:
+    if (highest := max(map(max, prompts))) >= cfg.vocab_size:
         raise ConfigError(
             f"a prompt holds token {highest}, but the model has vocab_size="
             f"{cfg.vocab_size}: is this the tokenizer it was trained with?"
@@ -163,22 +227,26 @@ def _pad_in_front(
             f"a prompt of {max(lengths)} tokens and {num_tokens} new ones are beyond "
             f"the model's learned positions ({room}); shorten one of them"
         )
-    T = -(-max(lengths) // PROMPT_BUCKET) * PROMPT_BUCKET
-    tokens_BT = np.zeros((len(prompts), T), np.int32)
-    positions_BT = np.full((len(prompts), T), -1, np.int32)
+
+
+def ids_of_draws(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """By which draws each of the prompts goes: equal prompts by different ones, and
+    every prompt by the same wherever it stands in a batch."""
+    seen: collections.Counter[bytes] = collections.Counter()
+    out = []
+    for prompt in prompts:
+        text = np.asarray(prompt, "<i4").tobytes()
+        out.append(zlib.crc32(text + seen[text].to_bytes(4, "little")))
+        seen[text] += 1
+    return out
+
+
+def _pad_in_front(
+    prompts: Sequence[Sequence[int]], B: int, T: int
+) -> tuple[np.ndarray, np.ndarray]:
+    tokens_BT = np.zeros((B, T), np.int32)
+    positions_BT = np.full((B, T), -1, np.int32)
     for row, prompt in enumerate(prompts):
         tokens_BT[row, T - len(prompt) :] = prompt
         positions_BT[row, T - len(prompt) :] = np.arange(len(prompt))
     return tokens_BT, positions_BT
-
-
-def _as_used(params: Params, dtype: str) -> Params:
-    """Weights in the type they are cast to where they are used: half the bytes to read.
-
-    The scales of norms stay as they are, since norms compute in float32.
-    """
-
-    def cast(path: tuple[Any, ...], leaf: Array) -> Array:
-        return leaf if path[-1].key == "scale" else leaf.astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, params)

@@ -2,25 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generates text from a checkpoint: `python -m podium.sample --workdir=D --prompt=…`."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from podium import cli
+from podium.config import MeshConfig
 from podium.errors import ConfigError, DataError
+from podium.mesh_name import parse_mesh
 from podium.resume import find_checkpoint, saved_data
 from podium.sampling import Sampling, check_num_tokens
 from podium.starts import pretrained_tokens, read_pretrained
 
 if TYPE_CHECKING:
+    from podium.generate import Generator
     from podium.tokenizer import Tokenizer
 
 EXAMPLE = """\
 example:
   python -m podium.sample --workdir=runs/quickstart --prompt="def main(" --num_tokens=64
   python -m podium.sample --workdir=D --prompt=One --prompt=Two --temperature=0
+  python -m podium.sample --workdir=D --prompts=questions.jsonl --batch_seqs=32 --json
 
 One prompt streams to the terminal; several are generated together and printed in turn.
 """
@@ -37,8 +42,26 @@ def parser() -> cli.Parser:
     out.add_argument(
         "--prompt",
         action="append",
-        required=True,
+        default=[],
         help="text to continue; may be given several times",
+    )
+    out.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help='a prompt a line; in a .jsonl file an object with a "prompt"',
+    )
+    out.add_argument(
+        "--batch_seqs", type=int, default=8, help="prompts at once (default: 8)"
+    )
+    out.add_argument(
+        "--mesh",
+        help="devices along each axis, such as data2.tensor4 (default: all devices, "
+        "heads split as far as they divide)",
+    )
+    out.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        help="to compute in (default: the model's own)",
     )
     out.add_argument(
         "--num_tokens", type=int, default=100, help="new tokens (default: 100)"
@@ -70,48 +93,95 @@ def main(argv: Sequence[str]) -> int:
         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p
     )
     check_num_tokens(args.num_tokens)
+    if args.batch_seqs < 1:
+        raise ConfigError(f"--batch_seqs is {args.batch_seqs}; expected 1 or more")
+    mesh = parse_mesh(args.mesh, "--mesh") if args.mesh else None
+    texts = args.prompt + (read_prompts(args.prompts) if args.prompts else [])
+    if not texts:
+        raise ConfigError(
+            "there is no prompt: expected --prompt=TEXT, which may be given several "
+            "times, or --prompts=FILE"
+        )
     step = find_checkpoint(args.workdir, args.step, cli.say)
     tokenizer = tokenizer_of(args.workdir)
-    prompts = [prompt_tokens(text, tokenizer) for text in args.prompt]
+    prompts = [prompt_tokens(text, tokenizer) for text in texts]
+    generator, seq_len = open_generator(args.workdir, step, mesh, args.dtype)
 
-    from podium.checkpoint import restore_params
-    from podium.generate import FINISHED, generate, stream
+    from podium.generate import check_prompts, ids_of_draws
 
-    cfg, params = restore_params(args.workdir, step)
+    check_prompts(generator.cfg, prompts, args.num_tokens)
     length = max(map(len, prompts)) + args.num_tokens
-    ends = end_ids(args.workdir, tokenizer.eos_id)
-    longest = pretrained_tokens(args.workdir, cfg.data.seq_len)
-    if length > longest:
+    if length > (longest := pretrained_tokens(args.workdir, seq_len)):
         print(
             f"note: prompt and new tokens are {length}, rows in training were "
             f"{longest} long; expect nonsense past that",
             file=sys.stderr,
         )
-    settings = {
+    settings: dict[str, Any] = {
         "num_tokens": args.num_tokens,
         "sampling": sampling,
         "seed": args.seed,
-        "end_ids": ends,
+        "end_ids": end_ids(args.workdir, tokenizer.eos_id),
     }
     if len(prompts) == 1 and not args.json:
-        out = TextStream(tokenizer, end_ids=ends)
-        for i, tokens_B in enumerate(stream(cfg.model, params, prompts, **settings)):
-            if i == 0:  # a prompt that is too long has been refused by now
-                print(args.prompt[0], end="", flush=True)
-            if tokens_B[0] != FINISHED:
-                print(out.add(int(tokens_B[0])), end="", flush=True)
-        print(out.rest())
+        _stream(generator, tokenizer, texts[0], prompts[0], settings)
+        print(f"({generator.speed})", file=sys.stderr)
         return 0
-    rows = generate(cfg.model, params, prompts, **settings)
-    for text, tokens in zip(args.prompt, rows, strict=True):
-        is_ended = bool(tokens) and tokens[-1] in ends
-        completion = tokenizer.decode(tokens[:-1] if is_ended else tokens)
-        if args.json:
-            row = {"prompt": text, "completion": completion, "tokens": tokens}
-            print(json.dumps({**row, "is_ended": is_ended}, ensure_ascii=False))
-        else:
-            print(f"{text}{completion}\n{'-' * 8}")
+    draw_ids = ids_of_draws(prompts)
+    for i in range(0, len(prompts), args.batch_seqs):
+        part = slice(i, i + args.batch_seqs)
+        rows = generator.generate(prompts[part], draw_ids=draw_ids[part], **settings)
+        assert generator.speed
+        for text, tokens in zip(texts[part], rows, strict=True):
+            is_ended = bool(tokens) and tokens[-1] in settings["end_ids"]
+            completion = tokenizer.decode(tokens[:-1] if is_ended else tokens)
+            if args.json:
+                row = {"prompt": text, "completion": completion, "tokens": tokens}
+                row |= {"is_ended": is_ended, **generator.speed.to_json()}
+                print(json.dumps(row, ensure_ascii=False), flush=True)
+            else:
+                print(f"{text}{completion}\n{'-' * 8}", flush=True)
+        print(f"({generator.speed})", file=sys.stderr)
     return 0
+
+
+def open_generator(
+    workdir: str | Path, step: int, mesh: MeshConfig | None, dtype: str | None
+) -> tuple["Generator", int]:
+    """A checkpoint of a run ready to generate, and the length of the run's rows."""
+    from podium.checkpoint import restore_params, saved_config
+    from podium.compile_cache import use_compile_cache
+    from podium.generate import Generator
+    from podium.serving_mesh import choose_mesh
+    from podium.sharding.mesh import use_virtual_cpu_devices
+
+    if mesh is not None:
+        use_virtual_cpu_devices(mesh)
+    use_compile_cache()
+    cfg = saved_config(workdir, step)
+    model = cfg.model if dtype is None else dataclasses.replace(cfg.model, dtype=dtype)
+    rules = choose_mesh(model, cfg.sharding, mesh)
+    _, params = restore_params(workdir, step, rules=rules)
+    return Generator(model, params, rules), cfg.data.seq_len
+
+
+def _stream(
+    generator: "Generator",
+    tokenizer: "Tokenizer",
+    text: str,
+    prompt: list[int],
+    settings: dict[str, Any],
+) -> None:
+    from podium.decoding import FINISHED
+
+    out = TextStream(tokenizer, end_ids=settings["end_ids"])
+    for i, tokens_BT in enumerate(generator.stream([prompt], **settings)):
+        if i == 0:
+            print(text, end="", flush=True)
+        for token in tokens_BT[0].tolist():
+            if token != FINISHED:
+                print(out.add(token), end="", flush=True)
+    print(out.rest())
 
 
 class TextStream:
@@ -139,13 +209,42 @@ class TextStream:
         return new
 
 
+def read_prompts(path: str) -> list[str]:
+    """The prompts of a file: lines that are not empty, or of a .jsonl file objects with
+    a "prompt". Raises DataError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise DataError(f"--prompts={path} cannot be read: {why}") from error
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise DataError(f"--prompts={path} holds no prompt; expected one a line")
+    if not path.endswith(".jsonl"):
+        return [line.rstrip("\r") for _, line in lines]
+    return [_prompt_of(line, f"{path}:{i}") for i, line in lines]
+
+
+def _prompt_of(line: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    prompt = row.get("prompt") if isinstance(row, dict) else None
+    if not isinstance(prompt, str):
+        raise DataError(
+            f'{where}: expected an object like {{"prompt": "text"}}, found {line:.60}'
+        )
+    return prompt
+
+
 def prompt_tokens(text: str, tokenizer: "Tokenizer") -> list[int]:
     """Ids of a prompt, begun as documents are. Raises ConfigError where nothing is left."""
     start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     tokens = [*start, *tokenizer.encode(text)]
     if not tokens:
         raise ConfigError(
-            "--prompt is empty, and this tokenizer has no token that begins a document; "
+            "a prompt is empty, and this tokenizer has no token that begins a document; "
             "give at least one character"
         )
     return tokens

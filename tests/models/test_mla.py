@@ -26,8 +26,8 @@ def test_a_token_leaves_its_latent_and_its_rope_key_in_the_cache():
     cache = model.init_cache(batch=2, max_tokens=9)
     shapes = jax.tree.map(jnp.shape, cache.blocks)
     width = A.kv_lora_rank + A.qk_rope_head_dim
-    assert shapes["prefix"] == {"block_0": ((1, 2, 9, width),)}
-    assert shapes["stack"] == {"block_0": ((2, 2, 9, width),)}
+    assert shapes["prefix"] == [{"block_0": ((2, 9, width),)}]
+    assert shapes["stack"] == [{"block_0": ((2, 9, width),)}] * 2
 
 
 def test_remat_qkv_keeps_the_compressed_vectors():

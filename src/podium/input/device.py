@@ -50,9 +50,10 @@ class Feed:
         """
         num_bytes = sum(field.nbytes for field in batch)
         with jax.profiler.TraceAnnotation(TO_DEVICE, bytes=num_bytes):
-            return Batch(*map(self._global_array, batch))
+            return Batch(*map(self.put_one, batch))
 
-    def _global_array(self, local: np.ndarray) -> jax.Array:
+    def put_one(self, local: np.ndarray) -> jax.Array:
+        """The global array [B, T] from the rows that this process has of it."""
         # On a CPU device jax may take a NumPy array's memory as its own.
         part = functools.partial(self.part, np.array(local))
         return jax.make_array_from_callback(self.global_shape, self.sharding, part)

@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 class LayerCache(NamedTuple):
     """What one layer keeps of the tokens, and where the new ones go."""
 
-    kept: tuple[Array, ...]  # [B, S, ..], one for each of the config's `cached_dims`
+    kept: tuple[Array, ...]  # [B, S, ..], one for each of the config's `cached`
     positions_BS: Array  # of every slot, the new tokens included; -1: empty
     start: Array  # slot of the first new token
 
@@ -95,25 +95,16 @@ class Attention(nnx.Module):
         self, x_BTD: Float[Array, "B T D"], rows: Rows
     ) -> Float[Array, "B T D"]:
         """Every token reads its own segment up to itself."""
-        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, rows)
-        out_BTNH = attend(
-            q_BTNH,
-            k_BTKH,
-            v_BTKH,
-            rows.segment_ids_BT,
-            window=self.window,
-            cap=self.soft_cap,
-            implementation=self.implementation,
-            context=self.context,
-        )
-        return self._merge(out_BTNH)
+        return self._merge(self._attend(*self._project(x_BTD, rows), rows))
 
     def decode(
         self, x_BTD: Array, rows: Rows, cache: LayerCache
     ) -> tuple[Array, tuple[Array, ...]]:
-        """New tokens read the cache and each other; also returns their key and value."""
+        """New tokens read the cache and each other; also returns it with them in it."""
         q_BTNH, *new = self._project(x_BTD, rows)
-        k_BSKH, v_BSKH = cache.with_new(tuple(new))
+        kept = k_BSKH, v_BSKH = cache.with_new(tuple(new))
+        if rows.segment_ids_BT is not None:  # the cache was empty
+            return self._merge(self._attend(q_BTNH, *new, rows)), kept
         out_BTNH = attention_to_cache(
             q_BTNH,
             k_BSKH,
@@ -123,7 +114,19 @@ class Attention(nnx.Module):
             window=self.window,
             cap=self.soft_cap,
         )
-        return self._merge(out_BTNH), tuple(new)
+        return self._merge(out_BTNH), kept
+
+    def _attend(self, q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, rows: Rows) -> Array:
+        return attend(
+            q_BTNH,
+            k_BTKH,
+            v_BTKH,
+            rows.segment_ids_BT,
+            window=self.window,
+            cap=self.soft_cap,
+            implementation=self.implementation,
+            context=self.context,
+        )
 
     def _project(self, x_BTD: Array, rows: Rows) -> tuple[Array, Array, Array]:
         q_BTNH = add_bias(linear(x_BTD, self.query, dots=self.dots), self.query_bias)

@@ -119,6 +119,24 @@ def flat(layers: Any, axes: dict[str, int]) -> Any:
     return jax.tree.map(lambda w: w.reshape(-1, *w.shape[len(axes) :]), layers)
 
 
+def apart(layers: Any, axes: dict[str, int]) -> list[Any]:
+    """The layers of a stack one by one, their parameters without leading axes.
+
+    In place of an array a parameter may have been given as a tuple of them, one a layer.
+    """
+    num = math.prod(axes.values())
+    if isinstance(jax.tree.leaves(layers, is_leaf=_is_apart)[0], tuple):
+        return [
+            jax.tree.map(lambda each, i=i: each[i], layers, is_leaf=_is_apart)
+            for i in range(num)
+        ]
+    return unstack(flat(layers, axes), num)
+
+
+def _is_apart(x: Any) -> bool:
+    return isinstance(x, tuple)
+
+
 def unstack(stack: Any, num: int) -> list[Any]:
     """The `num` layers of a stacked tree. By a split, whose gradient is one
     concatenation; that of an index would be a sum of `num` arrays of the full size.

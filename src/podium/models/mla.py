@@ -95,7 +95,8 @@ class LatentAttention(nnx.Module):
     def decode(
         self, x_BTD: Array, rows: Rows, cache: LayerCache
     ) -> tuple[Array, tuple[Array, ...]]:
-        """New tokens read the cache and each other; also returns their [c, k_r].
+        """New tokens read the cache and each other; also returns it with their
+        [c, k_r] in it.
 
         Keys and values are never made: q (W c) = (W^T q) c, so queries go to the
         latents instead, which are key and value of all heads at once (section 2.1.2).
@@ -105,7 +106,7 @@ class LatentAttention(nnx.Module):
         q_BTNP, q_BTNR = jnp.split(q_BTNH, [self.P], axis=-1)
         q_BTNC = _einsum("BTNP,CNP->BTNC", q_BTNP, self.key)
         new = (jnp.concatenate([c_BTC, k_BT1R[:, :, 0]], axis=-1),)
-        (kept_BSX,) = cache.with_new(new)  # X = C + R
+        kept = (kept_BSX,) = cache.with_new(new)  # X = C + R
         out_BTNC = attention_to_cache(
             jnp.concatenate([q_BTNC, q_BTNR], axis=-1),
             kept_BSX[:, :, None],
@@ -115,7 +116,7 @@ class LatentAttention(nnx.Module):
             window=None,
             cap=None,
         )
-        return self._merge(_einsum("BTNC,CNU->BTNU", out_BTNC, self.value)), new
+        return self._merge(_einsum("BTNC,CNU->BTNU", out_BTNC, self.value)), kept
 
     def _queries(self, x_BTD: Array, rows: Rows) -> Array:
         """[B, T, N, P + R], scaled."""

@@ -136,9 +136,17 @@ class MoeMlp(nnx.Module):
         self.dispatch = moe.dispatch
 
     def __call__(
-        self, x_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"] | None
+        self,
+        x_BTD: Float[Array, "B T D"],
+        segment_ids_BT: Int[Array, "B T"] | None,
+        *,
+        is_decode: bool = False,
     ) -> tuple[Float[Array, "B T D"], Routing]:
-        """Segment 0 is padding: it is routed, but counts in no sum."""
+        """Segment 0 is padding: it is routed, but counts in no sum.
+
+        While decoding every token is served: a capacity would be shared with padding,
+        and a token that comes alone has no row to share it with.
+        """
         is_real_BT = (
             jnp.ones(x_BTD.shape[:2], bool)
             if segment_ids_BT is None
@@ -148,7 +156,7 @@ class MoeMlp(nnx.Module):
         weights = tuple(
             w[...].astype(x_BTD.dtype) for w in (self.gate, self.up, self.down)
         )
-        if isinstance(self.dispatch, CapacityConfig):
+        if isinstance(self.dispatch, CapacityConfig) and not is_decode:
             y_BTD = moe_capacity.experts(
                 x_BTD, *choice, *weights, act=self.act, factor=self.dispatch.factor
             )

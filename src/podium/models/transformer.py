@@ -29,6 +29,7 @@ from podium.errors import ConfigError
 from podium.models.attention import Attention, LayerCache, LayerKind, Rows
 from podium.models.attention_ring import ring_order
 from podium.models.layer_stack import (
+    apart,
     flat,
     layer_stacks,
     remat_policy,
@@ -57,12 +58,12 @@ from podium.sharding.constrain import current_rules, param, shard
 class KVCache(NamedTuple):
     """What every layer keeps of the tokens so far, for `Transformer.decode`.
 
-    `blocks[stack][block]` holds an array [layers, B, S, ..] in the compute type for
-    each of the attention config's `cached_dims`: keys and values, or latents. All rows
-    of a batch fill the same slots; `positions_BS` tells them apart.
+    `blocks[stack][i][block]` holds, of the i-th layer of a stack, an array [B, S, ..] in
+    the compute type for each of the attention config's `cached`: keys and values, or
+    latents. All rows of a batch fill the same slots; `positions_BS` tells them apart.
     """
 
-    blocks: dict[str, dict[str, tuple[Array, ...]]]
+    blocks: dict[str, list[dict[str, tuple[Array, ...]]]]
     positions_BS: Array  # position of the token in a slot; -1: empty or padding
     length: Array  # slots filled so far
 
@@ -72,6 +73,7 @@ PADDING = -1e30  # logit of a row that pads the vocabulary: no weight, and no Na
 # Between the parts of a block rows may be cut finer than inside them.
 RESIDUAL = ("batch", "act_length", "act_embed")
 INSIDE = ("batch", "length", "act_embed")
+CACHE = ("batch", None)  # rows, slots
 
 
 class Block(nnx.Module):
@@ -103,10 +105,13 @@ class Block(nnx.Module):
     def decode(
         self, x_BTD: Array, rows: Rows, cache: LayerCache
     ) -> tuple[Array, tuple[Array, ...]]:
-        """New tokens against the cache; also returns what it keeps of them."""
-        branch_BTD, new = self.attention.decode(self.attention_norm(x_BTD), rows, cache)
-        x_BTD, _ = self._add_mlp(self._add_attention(x_BTD, branch_BTD), rows)
-        return x_BTD, new
+        """New tokens against the cache; also returns that with them in it."""
+        branch_BTD, kept = self.attention.decode(
+            self.attention_norm(x_BTD), rows, cache
+        )
+        x_BTD = self._add_attention(x_BTD, branch_BTD)
+        x_BTD, _ = self._add_mlp(x_BTD, rows, is_decode=True)
+        return x_BTD, kept
 
     def _add_attention(self, x_BTD: Array, branch_BTD: Array) -> Array:
         branch_BTD = checkpoint_name(shard(branch_BTD, *RESIDUAL), "out_proj")
@@ -114,10 +119,14 @@ class Block(nnx.Module):
             branch_BTD = self.attention_post_norm(branch_BTD)
         return checkpoint_name(shard(x_BTD + branch_BTD, *RESIDUAL), "block_middle")
 
-    def _add_mlp(self, x_BTD: Array, rows: Rows) -> tuple[Array, Routing | None]:
+    def _add_mlp(
+        self, x_BTD: Array, rows: Rows, *, is_decode: bool = False
+    ) -> tuple[Array, Routing | None]:
         inside_BTD, routing = shard(self.mlp_norm(x_BTD), *INSIDE), None
         if isinstance(self.mlp, MoeMlp):
-            branch_BTD, routing = self.mlp(inside_BTD, rows.segment_ids_BT)
+            branch_BTD, routing = self.mlp(
+                inside_BTD, rows.segment_ids_BT, is_decode=is_decode
+            )
         else:
             branch_BTD = self.mlp(inside_BTD)
         branch_BTD = checkpoint_name(shard(branch_BTD, *RESIDUAL), "mlp_out")
@@ -289,13 +298,22 @@ class Transformer(nnx.Module):
 
     def init_cache(self, batch: int, max_tokens: int) -> KVCache:
         """An empty cache with room for `max_tokens` tokens a row, padding included."""
-        dims, dtype = self.cfg.attention.cached_dims, jnp.dtype(self.cfg.dtype)
-        blocks = {}
-        for name, (pattern, repeats) in layer_stacks(self.cfg).items():
-            shape = (repeats, batch, max_tokens)
-            empty = tuple(jnp.zeros((*shape, *each), dtype) for each in dims)
-            blocks[name] = {f"block_{i}": empty for i in range(len(pattern))}
-        positions_BS = jnp.full((batch, max_tokens), -1, jnp.int32)
+        dtype = jnp.dtype(self.cfg.dtype)
+
+        def empty() -> tuple[Array, ...]:
+            return tuple(
+                shard(jnp.zeros((batch, max_tokens, *dims), dtype), *CACHE, *axes)
+                for dims, axes in self.cfg.attention.cached
+            )
+
+        blocks = {
+            name: [
+                {f"block_{i}": empty() for i in range(len(pattern))}
+                for _ in range(repeats)
+            ]
+            for name, (pattern, repeats) in layer_stacks(self.cfg).items()
+        }
+        positions_BS = shard(jnp.full((batch, max_tokens), -1, jnp.int32), *CACHE)
         return KVCache(blocks, positions_BS, jnp.zeros((), jnp.int32))
 
     def decode(
@@ -303,42 +321,37 @@ class Transformer(nnx.Module):
         tokens_BT: Int[Array, "B T"],
         positions_BT: Int[Array, "B T"],
         cache: KVCache,
+        *,
+        is_first: bool = False,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Hidden states [B, T, D] of T new tokens a row, and the cache with them in it.
 
         T is the prompt's length first (prefill), then 1. Position -1 marks padding,
         on either side of a prompt: nobody sees it and its output means nothing. The
         caller sees to it that cache.length + T stays within the cache, and positions
-        within learned ones.
+        within learned ones. `is_first` says that the cache is empty and padding, if any,
+        in front: then the fastest attention of the platform is used.
+
+        Layers are not looped over: a loop would copy weights and cache of every layer
+        out of their stacks, which is most of a step's time.
         """
         positions_BS = jax.lax.dynamic_update_slice(
             cache.positions_BS, positions_BT, (0, cache.length)
         )
-        rows = self._rows(positions_BT, None)
+        segment_ids_BT = (positions_BT >= 0).astype(jnp.int32) if is_first else None
+        rows = self._rows(positions_BT, segment_ids_BT)
         x_BTD = self._embed(tokens_BT, positions_BT)
         blocks = {}
         for name in layer_stacks(self.cfg):
             graphdef, params = nnx.split(getattr(self, name))
-            layers = flat(nnx.to_pure_dict(params), stack_axes(self.cfg, name))
-
-            def step(x_BTD, layer, graphdef=graphdef):
-                layer_params, layer_blocks = layer
-                group, new = nnx.merge(graphdef, layer_params), {}
-                for block, old in layer_blocks.items():
+            layers = apart(nnx.to_pure_dict(params), stack_axes(self.cfg, name))
+            blocks[name] = []
+            for layer, kept in zip(layers, cache.blocks[name], strict=True):
+                group, new = nnx.merge(graphdef, layer), {}
+                for block, old in kept.items():
                     at = LayerCache(old, positions_BS, cache.length)
                     x_BTD, new[block] = getattr(group, block).decode(x_BTD, rows, at)
-                return x_BTD, new
-
-            old = cache.blocks[name]
-            x_BTD, new = jax.lax.scan(step, x_BTD, (layers, old))
-            # Only the new tokens leave the scan; the cache is updated in place once.
-            blocks[name] = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(
-                    old, new, cache.length, axis=2
-                ),
-                old,
-                new,
-            )
+                blocks[name].append(new)
         length = cache.length + tokens_BT.shape[1]
         return self.final_norm(x_BTD), KVCache(blocks, positions_BS, length)
 

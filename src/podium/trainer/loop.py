@@ -22,6 +22,7 @@ from podium.checkpoint import restore_params
 from podium.code_commit import commit
 from podium.errors import HardwareError, at_work
 from podium.input.device import Feed, Prefetcher, prefetch
+from podium.input.groups import Groups
 from podium.input.server import InputServer, Stream
 from podium.input.spec import StreamSpec
 from podium.resume import (
@@ -116,6 +117,7 @@ class Trainer:
                 lambda: self.events.add("fault", what="lost process")
             )
         self.eval_step: Callable | None = None
+        self.groups: Groups | None = None
         self.eval_loss: float | None = None
         self.skips = skipped_batches(self.workdir, self.cfg, first_step)
         self.saver = Saver(
@@ -372,28 +374,38 @@ class Trainer:
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
         start = time.monotonic()
         setup = self.setup
-        if self.eval_step is None:
-            self.eval_step = make_eval_step(
-                self.cfg, setup.model, setup.rules, setup.layout.shardings.params
-            )
-        assert self.cfg.eval
-        stream = self.server.open(
-            StreamSpec(
-                data=self.cfg.data,
-                split="eval",
-                seed=self.cfg.seed,
-                global_batch_seqs=self.cfg.global_batch_seqs,
-                rows=self.feed.rows,
-                first_step=0,
-                num_steps=self.cfg.eval.num_batches,
-            )
+        cfg = self.cfg.eval
+        assert cfg
+        spec = StreamSpec(
+            data=self.cfg.data,
+            split="eval",
+            seed=self.cfg.seed,
+            global_batch_seqs=self.cfg.global_batch_seqs,
+            rows=self.feed.rows,
+            first_step=0,
+            num_steps=cfg.num_batches,
         )
+        if self.eval_step is None or self.groups is None:
+            self.groups = Groups(spec, cfg.by, cfg.max_groups)
+            self.eval_step = make_eval_step(
+                self.cfg,
+                setup.model,
+                setup.rules,
+                setup.layout.shardings.params,
+                len(self.groups.names),
+            )
+        groups, stream = self.groups, self.server.open(spec)
         params = state.params if state.ema is None else state.ema
         with (
             jax.profiler.TraceAnnotation(EVALUATION),
             prefetch(stream, self.feed) as batches,
         ):
-            result = evaluate(self.eval_step, params, (b for _, b, _ in batches))
+            grouped = (
+                (batch, self.feed.put_one(groups.of_batch(i)))
+                for i, batch, _ in batches
+            )
+            found = evaluate(self.eval_step, params, grouped, groups.names)
+        result = found.to_metrics()
         self.damage.note(stream.take_damaged(), step)
         self.eval_loss = result["eval_loss"]
         secs = round(time.monotonic() - start, 3)

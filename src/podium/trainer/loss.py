@@ -37,6 +37,15 @@ class LossSums:
         return total / jnp.maximum(num_tokens, 1.0)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GroupSums:
+    """Sums over the scored tokens of each of G groups, as data sets are or sources."""
+
+    cross_entropy_G: Any  # float32, nats
+    tokens_G: Any  # int32, scored tokens
+
+
 def scored_tokens(targets_BT: Int[Array, "B T"]) -> Array:
     """How many positions have a target, as float32."""
     return jnp.sum(targets_BT >= 0, dtype=jnp.int32).astype(jnp.float32)
@@ -52,11 +61,55 @@ def loss_sums(
 
     `logits_fn` maps hidden [B, C, D] to float32 logits [B, C, V].
     """
-    B, T = targets_BT.shape
+    zero = jnp.zeros((), jnp.float32)
+
+    def chunk_sums(hidden_BCD: Array, targets_BC: Array) -> LossSums:
+        return _chunk_sums(logits_fn(hidden_BCD), targets_BC)
+
+    total = LossSums(zero, zero, zero, zero)
+    return over_chunks(chunk_sums, total, hidden_BTD, (targets_BT,), cfg)
+
+
+def group_sums(
+    logits_fn: Callable[[Array], Array],
+    hidden_BTD: Float[Array, "B T D"],
+    targets_BT: Int[Array, "B T"],
+    groups_BT: Int[Array, "B T"],
+    num_groups: int,
+    cfg: LossConfig,
+) -> GroupSums:
+    """As `loss_sums`, but the cross-entropy alone, for the groups of the targets."""
+
+    def chunk_sums(hidden_BCD: Array, targets_BC: Array, groups_BC: Array) -> GroupSums:
+        logits_BCV = shard(logits_fn(hidden_BCD), "batch", "length", "vocab")
+        lse_BC, label_BC = lse_and_label(logits_BCV, targets_BC)
+        scored_BC = targets_BC >= 0
+        groups = jnp.where(scored_BC, groups_BC, num_groups).reshape(-1)  # or none
+        nats = jnp.where(scored_BC, lse_BC - label_BC, 0.0).reshape(-1)
+        sums = jax.ops.segment_sum(nats, groups, num_groups)
+        counts = jax.ops.segment_sum(jnp.ones_like(groups), groups, num_groups)
+        return GroupSums(sums, counts)
+
+    zero = GroupSums(
+        jnp.zeros(num_groups, jnp.float32), jnp.zeros(num_groups, jnp.int32)
+    )
+    return over_chunks(chunk_sums, zero, hidden_BTD, (targets_BT, groups_BT), cfg)
+
+
+def over_chunks(
+    chunk_sums: Callable[..., Any],
+    zero: Any,
+    hidden_BTD: Array,
+    labels: tuple[Array, ...],
+    cfg: LossConfig,
+) -> Any:
+    """The sum of `chunk_sums(hidden, *labels)` over chunks of the sequence; labels, int32
+    [B, T], are filled up with -1."""
+    B, T = labels[0].shape
     cuts, num_chunks = _cuts_and_chunks(B, T, cfg.chunk_tokens)
     if num_chunks == 1:
         hidden_BTD = shard(hidden_BTD, "batch", "length", "act_embed")
-        return _chunk_sums(logits_fn(hidden_BTD), targets_BT)
+        return chunk_sums(hidden_BTD, *labels)
     chunk = -(-T // (cuts * num_chunks))
     pad = num_chunks * chunk - T // cuts
 
@@ -69,23 +122,22 @@ def loss_sums(
         x = jnp.moveaxis(x.reshape(B, cuts, num_chunks, chunk, *x.shape[3:]), 2, 0)
         return x.reshape(num_chunks, B, cuts * chunk, *x.shape[4:])
 
-    hidden, targets = in_chunks(hidden_BTD, 0), in_chunks(targets_BT, -1)
+    parts = in_chunks(hidden_BTD, 0), tuple(in_chunks(each, -1) for each in labels)
 
     @jax.checkpoint
-    def body(total: LossSums, xs: tuple[Array, Array]) -> tuple[LossSums, None]:
-        hidden_BCD, targets_BC = xs
+    def body(total: Any, xs: tuple[Array, tuple[Array, ...]]) -> tuple[Any, None]:
+        hidden_BCD, labels_BC = xs
         hidden_BCD = shard(hidden_BCD, "batch", "length", "act_embed")
-        sums = _chunk_sums(logits_fn(hidden_BCD), targets_BC)
+        sums = chunk_sums(hidden_BCD, *labels_BC)
         return jax.tree.map(jnp.add, total, sums), None
 
-    zero = jnp.zeros((), jnp.float32)
-    total, _ = jax.lax.scan(body, LossSums(zero, zero, zero, zero), (hidden, targets))
+    total, _ = jax.lax.scan(body, zero, parts)
     return total
 
 
 def _chunk_sums(logits_BCV: Array, targets_BC: Array) -> LossSums:
     logits_BCV = shard(logits_BCV, "batch", "length", "vocab")
-    lse_BC, label_BC = _lse_and_label(logits_BCV, targets_BC)
+    lse_BC, label_BC = lse_and_label(logits_BCV, targets_BC)
     scored_BC = (targets_BC >= 0).astype(jnp.float32)
     return LossSums(
         cross_entropy=jnp.sum((lse_BC - label_BC) * scored_BC),
@@ -95,7 +147,7 @@ def _chunk_sums(logits_BCV: Array, targets_BC: Array) -> LossSums:
     )
 
 
-def _lse_and_label(logits_BCV: Array, targets_BC: Array) -> tuple[Array, Array]:
+def lse_and_label(logits_BCV: Array, targets_BC: Array) -> tuple[Array, Array]:
     """The logarithm of the softmax's normaliser, and the target's logit."""
     rules = current_rules()
     is_whole = rules is None or rules.num_shards("vocab") == 1
@@ -115,7 +167,7 @@ def _hit(logits_BCV: Array, targets_BC: Array) -> Array:
 
 @jax.custom_vjp
 def _in_one_pass(logits_BCV: Array, targets_BC: Array) -> tuple[Array, Array]:
-    """`_lse_and_label`, its reductions joined: XLA:GPU would read the logits, the
+    """`lse_and_label`, its reductions joined: XLA:GPU would read the logits, the
     largest array of the step, once for each.
 
     The sum is rescaled where the maximum grows, arXiv:1805.02867.

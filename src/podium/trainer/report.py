@@ -72,21 +72,26 @@ def _best_effort(what: str) -> Iterator[None]:
 
 def sample_text(cfg: TrainConfig, outcome: Outcome) -> str:
     """What the final weights write after `cfg.sample.prompt`."""
+    import jax
+
     from podium.generate import Sampling, generate
     from podium.sample import prompt_tokens
+    from podium.serving_mesh import serving_rules
     from podium.tokenizer import load_tokenizer
 
     assert cfg.sample
     state = outcome.state
     tokenizer = load_tokenizer(cfg.data.paths[0])
+    params = state.params if state.ema is None else state.ema
     tokens = generate(
         cfg.model,
-        state.params if state.ema is None else state.ema,
+        params,
         [prompt_tokens(cfg.sample.prompt, tokenizer)],
         num_tokens=cfg.sample.num_tokens,
         sampling=Sampling(temperature=cfg.sample.temperature, top_p=cfg.sample.top_p),
         seed=cfg.seed,
         end_ids={tokenizer.eos_id},
+        rules=serving_rules(cfg.sharding, jax.tree.leaves(params)[0].sharding.mesh),
     )[0]
     return tokenizer.decode(tokens)
 

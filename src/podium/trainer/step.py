@@ -4,24 +4,32 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from podium.config import TrainConfig
 from podium.input.batch import Batch
 from podium.models import bind
 from podium.models.layer_stack import layer_stacks
-from podium.models.transformer import in_order
+from podium.models.transformer import Transformer, in_order
 from podium.sharding.constrain import shard, use_rules
 from podium.sharding.rules import ShardingRules
 from podium.trainer.balance import Loads, balanced, max_load, summed
 from podium.trainer.guard import judge, layer_norms, unless
-from podium.trainer.loss import LossSums, loss_sums, scored_tokens
+from podium.trainer.loss import (
+    GroupSums,
+    LossSums,
+    group_sums,
+    loss_sums,
+    scored_tokens,
+)
 from podium.trainer.optimizer import make_clip, make_rule
 from podium.trainer.state import StateLayout, TrainState
 from podium.trainer.update import Updatable, is_on_host, update_by_layer
@@ -158,15 +166,34 @@ def _make_update(
 
 
 def make_eval_step(
-    cfg: TrainConfig, model: bind.Abstract, rules: ShardingRules, params_sharding: Any
-) -> Callable[[Any, Batch], LossSums]:
-    """The jitted (params, batch) -> sums of the held-out loss."""
+    cfg: TrainConfig,
+    model: bind.Abstract,
+    rules: ShardingRules,
+    params_sharding: Any,
+    num_groups: int = 1,
+) -> Callable[[Any, Batch, Array], GroupSums]:
+    """The jitted (params, batch, group of every target) -> sums of the held-out loss."""
 
-    def eval_step(params: Any, batch: Batch) -> LossSums:
+    def eval_step(params: Any, batch: Batch, groups_BT: Array) -> GroupSums:
         with use_rules(rules):
-            return _forward(cfg, model, params, batch)[0]
+            run = run_blocks(model, params, batch)
+            groups_BT = shard(in_order(groups_BT, run.order), "batch", "length")
+            with jax.named_scope("loss"):
+                return group_sums(
+                    run.net.logits,
+                    run.hidden_BTD,
+                    run.targets_BT,
+                    groups_BT,
+                    num_groups,
+                    cfg.loss,
+                )
 
-    return jax.jit(eval_step, in_shardings=(params_sharding, batch_sharding(rules)))
+    rows = batch_sharding(rules)
+    return jax.jit(
+        eval_step,
+        in_shardings=(params_sharding, rows, rows),
+        out_shardings=NamedSharding(rules.mesh, P()),
+    )
 
 
 def batch_sharding(rules: ShardingRules) -> NamedSharding:
@@ -174,16 +201,32 @@ def batch_sharding(rules: ShardingRules) -> NamedSharding:
     return NamedSharding(rules.mesh, rules.spec("batch", "length"))
 
 
-def _forward(
-    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
-) -> tuple[LossSums, Loads]:
+class Run(NamedTuple):
+    """What the blocks made of a batch; tokens stand in `order`."""
+
+    net: Transformer
+    order: np.ndarray | None
+    hidden_BTD: Array
+    targets_BT: Array
+    routings: dict
+
+
+def run_blocks(model: bind.Abstract, params: Any, batch: Batch) -> Run:
+    """The forward pass of training up to the output head; for use under `use_rules`."""
     net = bind.bind(model.graphdef, params)
     order = net.order(batch.tokens.shape[1])
     batch = Batch(*(shard(in_order(x, order), "batch", "length") for x in batch))
     hidden_BTD, routings = net.ordered(batch.tokens, batch.positions, batch.segment_ids)
+    return Run(net, order, hidden_BTD, batch.targets, routings)
+
+
+def _forward(
+    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
+) -> tuple[LossSums, Loads]:
+    run = run_blocks(model, params, batch)
     with jax.named_scope("loss"):
-        sums = loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
-    balance, loads = summed(cfg.model, routings)
+        sums = loss_sums(run.net.logits, run.hidden_BTD, run.targets_BT, cfg.loss)
+    balance, loads = summed(cfg.model, run.routings)
     return dataclasses.replace(sums, balance=balance), loads
 
 
