@@ -136,7 +136,7 @@ def test_steps_shrink_with_what_a_kernel_sums_over(optimizer):
         # sqrt(out / in) of the ratios, over the root of the larger side's growth.
         by = {
             "attention/query": (2 / 3 * 2) ** 0.5,
-            "attention/out": (3 / 2 * 3) ** 0.5,
+            "attention/out": (3 / 2 * 2) ** 0.5,
         }
         by |= {"mlp/up": (2 / 4 * 4) ** 0.5, "mlp/down": (4 / 2 * 4) ** 0.5}
     for path, factor in by.items():

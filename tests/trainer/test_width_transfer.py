@@ -9,6 +9,8 @@ import pytest
 from podium.config_width import MupConfig
 from tests.trainer import tiny
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 BASE = MupConfig(base_embed_dim=32, base_mlp_dim=64, base_num_heads=4, base_head_dim=8)
 HALF = MupConfig(base_embed_dim=16)
 
@@ -25,7 +27,7 @@ def trained(mup: MupConfig | None, mesh=tiny.ONE_DEVICE, memory="device"):
 
 
 @pytest.fixture(scope="module")
-def of_half():
+def of_half(standard_promotion):
     return trained(HALF)
 
 
