@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from podium.config import AdamWConfig, LossConfig, TrainConfig
 from podium.config_model import AttentionConfig, LatentAttentionConfig, MoeConfig
 from podium.config_positions import LearnedPositionConfig
+from podium.config_width import MupConfig
 
 PARTS = 8  # every dimension divides by it, so that any axis of 8 devices can split it
 
@@ -73,6 +74,7 @@ def shrink(cfg: TrainConfig, parts: int = PARTS) -> TrainConfig:
             mlp=mlp,
             dense_prefix=prefix,
             vocab_multiple=math.gcd(model.vocab_rows, parts) if is_padded else 1,
+            width_transfer=_width_transfer(model.width_transfer, parts),
             init_std=0.1,  # larger than in training: every term is felt
             dtype="float32",
         ),
@@ -86,6 +88,18 @@ def shrink(cfg: TrainConfig, parts: int = PARTS) -> TrainConfig:
             optimizer=optimizer,
             schedule=dataclasses.replace(cfg.optim.schedule, warmup_steps=1),
         ),
+    )
+
+
+def _width_transfer(mup: MupConfig | None, parts: int) -> MupConfig | None:
+    """Of a base half as wide."""
+    return mup and dataclasses.replace(
+        mup,
+        base_embed_dim=4 * parts,
+        base_mlp_dim=mup.base_mlp_dim and 8 * parts,
+        base_num_heads=None,
+        base_head_dim=mup.base_head_dim and 4,
+        zero_init=(),  # every term is felt
     )
 
 

@@ -9,6 +9,7 @@ from podium.config_positions import LearnedPositionConfig, RopeConfig
 from podium.config_quantization import Fp8Config, Int8Config
 from podium.config_remat import check_remat
 from podium.config_setting import setting
+from podium.config_width import MupConfig
 from podium.errors import ConfigError
 
 Dtype = Literal["float32", "bfloat16"]
@@ -326,6 +327,9 @@ class ModelConfig:
         None, "logits become cap * tanh(logits / cap) (Gemma 2)", above=0.0
     )
     init_std: float = setting(0.02, "standard deviation of initial kernels", above=0.0)
+    width_transfer: MupConfig | None = setting(
+        None, "settings found on a narrow model hold at this width; None: they do not"
+    )
     dtype: Dtype = setting("bfloat16", "compute type; parameters are float32")
     quantization: Int8Config | Fp8Config | None = setting(
         None, "projections that multiply eight-bit numbers; weights stay float32"
@@ -362,6 +366,7 @@ class ModelConfig:
             )
         check_remat(self)
         self._check_quantization()
+        self._check_width_transfer()
         repeats, (stacked, _) = self.pipeline.repeats, divmod(*self._depth())
         if stacked % repeats:
             raise ConfigError(
@@ -379,6 +384,26 @@ class ModelConfig:
             raise ConfigError(
                 "model.quantization.parts is ('mlp',), but every MLP is experts, which "
                 "are not quantised; add 'attention', or quantization=None"
+            )
+
+    def _check_width_transfer(self) -> None:
+        mup, where = self.width_transfer, "model.width_transfer"
+        if mup is None:
+            return
+        if isinstance(self.attention, LatentAttentionConfig):
+            raise ConfigError(
+                f"{where} has no rule for model.attention.kind='latent'; use 'grouped', "
+                f"or {where}=None"
+            )
+        if "head" in mup.zero_init and self.tie_embeddings:
+            raise ConfigError(
+                f"{where}.zero_init has 'head', which under model.tie_embeddings is the "
+                "embedding; leave it out, or tie_embeddings=False"
+            )
+        if "query" in mup.zero_init and self.attention.qk_norm is not None:
+            raise ConfigError(
+                f"{where}.zero_init has 'query', and model.attention.qk_norm cannot "
+                "normalise zeros; leave it out"
             )
 
     def _depth(self) -> tuple[int, int]:

@@ -17,13 +17,14 @@ from podium.models.attention_xla import attention_to_cache
 from podium.models.layers import (
     RMSNorm,
     add_bias,
+    kernel_normal,
     make_bias,
-    normal,
     residual_normal,
 )
 from podium.models.linear import linear
 from podium.models.quantized import dots
 from podium.models.rope import Rotation, rotate
+from podium.models.width import query_scale
 from podium.sharding.constrain import param, shard
 
 LayerKind = Literal["global", "local"]
@@ -65,12 +66,14 @@ class Attention(nnx.Module):
         D = cfg.embed_dim
         N, K, H = a.num_heads, a.num_kv_heads, a.head_dim
         q_axes, kv_axes = ("heads", "head_dim"), ("kv_heads", "head_dim")
-        init = normal(cfg)
-        self.query = param(rngs, (D, N, H), axes=("embed", *q_axes), init=init)
+        mup, init = cfg.width_transfer, kernel_normal(cfg)
+        is_zero = mup is not None and "query" in mup.zero_init
+        first = nnx.initializers.zeros_init() if is_zero else init
+        self.query = param(rngs, (D, N, H), axes=("embed", *q_axes), init=first)
         self.key = param(rngs, (D, K, H), axes=("embed", *kv_axes), init=init)
         self.value = param(rngs, (D, K, H), axes=("embed", *kv_axes), init=init)
         self.out = param(
-            rngs, (N, H, D), axes=(*q_axes, "embed"), init=residual_normal(cfg)
+            rngs, (N, H, D), axes=(*q_axes, "embed"), init=residual_normal(cfg, "heads")
         )
         self.query_bias = make_bias(rngs, (N, H), q_axes, use=a.use_qkv_bias)
         self.key_bias = make_bias(rngs, (K, H), kv_axes, use=a.use_qkv_bias)
@@ -81,7 +84,7 @@ class Attention(nnx.Module):
         self.dots = dots(cfg.quantization, "attention")
         self.kind: LayerKind = kind
         self.window = a.window_tokens if kind == "local" else None
-        self.query_scale = H**-0.5 if a.query_scale is None else a.query_scale
+        self.query_scale = query_scale(cfg)
         self.soft_cap = a.soft_cap
         self.implementation = a.implementation
         self.context = a.context

@@ -20,6 +20,7 @@ from podium.config_model import LayerNormConfig, MlpConfig, ModelConfig, RMSNorm
 from podium.config_positions import LearnedPositionConfig
 from podium.models.linear import dot, linear
 from podium.models.quantized import dots
+from podium.models.width import Summed, kernel_std, ratios
 from podium.sharding.constrain import current_platform, param, shard
 
 
@@ -91,17 +92,22 @@ def silu(x: Array) -> Array:
 
 
 def normal(cfg: ModelConfig) -> Callable[..., Array]:
-    """Initializer of embeddings and of kernels that read the residual stream."""
+    """Initializer of embeddings and of the output head."""
     return nnx.initializers.normal(cfg.init_std)
 
 
-def residual_normal(cfg: ModelConfig) -> Callable[..., Array]:
+def kernel_normal(cfg: ModelConfig) -> Callable[..., Array]:
+    """Initializer of kernels that read the residual stream."""
+    return nnx.initializers.normal(kernel_std(cfg, "embed"))
+
+
+def residual_normal(cfg: ModelConfig, sums: Summed) -> Callable[..., Array]:
     """Initializer of the two kernels per block that write to the residual stream.
 
     Smaller by sqrt(2 * num_layers), so that the sum over all branches starts at the
     same variance at any depth (GPT-2 report, section 2.3).
     """
-    return nnx.initializers.normal(cfg.init_std / (2 * cfg.num_layers) ** 0.5)
+    return nnx.initializers.normal(kernel_std(cfg, sums) / (2 * cfg.num_layers) ** 0.5)
 
 
 class RMSNorm(nnx.Module):
@@ -234,10 +240,10 @@ class GatedMlp(nnx.Module):
         D, F = cfg.embed_dim, mlp.dim
         self.dots = dots(cfg.quantization, "mlp")
         self.act = silu if mlp.kind == "swiglu" else gelu
-        self.gate = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
-        self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
+        self.gate = param(rngs, (D, F), axes=("embed", "mlp"), init=kernel_normal(cfg))
+        self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=kernel_normal(cfg))
         self.down = param(
-            rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
+            rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg, "mlp")
         )
         self.gate_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
         self.up_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
@@ -259,9 +265,9 @@ class GeluMlp(nnx.Module):
     def __init__(self, cfg: ModelConfig, mlp: MlpConfig, *, rngs: nnx.Rngs):
         D, F = cfg.embed_dim, mlp.dim
         self.dots = dots(cfg.quantization, "mlp")
-        self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=normal(cfg))
+        self.up = param(rngs, (D, F), axes=("embed", "mlp"), init=kernel_normal(cfg))
         self.down = param(
-            rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg)
+            rngs, (F, D), axes=("mlp", "embed"), init=residual_normal(cfg, "mlp")
         )
         self.up_bias = make_bias(rngs, (F,), ("mlp",), use=mlp.use_bias)
         self.down_bias = make_bias(rngs, (D,), ("embed",), use=mlp.use_bias)
@@ -291,7 +297,8 @@ class Embed(nnx.Module):
             else None
         )
         self.dtype = jnp.dtype(cfg.dtype)
-        self.multiplier = D**0.5 if cfg.embed_scale == "sqrt_dim" else None
+        base_D = D / ratios(cfg).embed
+        self.multiplier = base_D**0.5 if cfg.embed_scale == "sqrt_dim" else None
 
     def __call__(
         self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"]

@@ -23,7 +23,7 @@ from podium.config_model import LatentAttentionConfig, ModelConfig
 from podium.models.attention import LayerCache, LayerKind, Rows
 from podium.models.attention_dispatch import attend
 from podium.models.attention_xla import attention_to_cache
-from podium.models.layers import RMSNorm, normal, residual_normal
+from podium.models.layers import RMSNorm, kernel_normal, residual_normal
 from podium.models.linear import accumulate_in, linear
 from podium.models.quantized import dots
 from podium.models.rope import rotate, score_factor
@@ -46,7 +46,7 @@ class LatentAttention(nnx.Module):
         D, N, U = cfg.embed_dim, a.num_heads, a.v_head_dim
         C, Q = a.kv_lora_rank, a.q_lora_rank
         self.P, self.R = a.qk_nope_head_dim, a.qk_rope_head_dim
-        init, heads = normal(cfg), ("heads", "head_dim")
+        init, heads = kernel_normal(cfg), ("heads", "head_dim")
         source, axis = (D, "embed") if Q is None else (Q, "latent")
         self.query_down = (
             None if Q is None else param(rngs, (D, Q), axes=("embed", None), init=init)
@@ -62,7 +62,7 @@ class LatentAttention(nnx.Module):
         self.key = param(rngs, (C, N, self.P), axes=("latent", *heads), init=init)
         self.value = param(rngs, (C, N, U), axes=("latent", *heads), init=init)
         self.out = param(
-            rngs, (N, U, D), axes=(*heads, "embed"), init=residual_normal(cfg)
+            rngs, (N, U, D), axes=(*heads, "embed"), init=residual_normal(cfg, "heads")
         )
         self.dots = dots(cfg.quantization, "attention")
         self.kind: LayerKind = kind

@@ -24,8 +24,9 @@ from podium.config_model import (
     MoeConfig,
 )
 from podium.models import moe_capacity, moe_dropless
-from podium.models.layers import GatedMlp, gelu, normal, residual_normal, silu
+from podium.models.layers import GatedMlp, gelu, kernel_normal, residual_normal, silu
 from podium.models.linear import linear_to_float32
+from podium.models.width import kernel_std
 from podium.sharding.constrain import param, shard
 
 
@@ -52,7 +53,8 @@ class Router(nnx.Module):
 
     def __init__(self, cfg: ModelConfig, moe: MoeConfig, *, rngs: nnx.Rngs):
         shape = (cfg.embed_dim, moe.num_experts)
-        self.kernel = param(rngs, shape, axes=("embed", None), init=normal(cfg))
+        init = nnx.initializers.normal(kernel_std(cfg, "embed", is_output=True))
+        self.kernel = param(rngs, shape, axes=("embed", None), init=init)
         # Moved after every step by the load, never by a gradient: see `balanced`.
         self.choice_bias = (
             param(rngs, shape[1:], axes=(None,), init=nnx.initializers.zeros_init())
@@ -123,9 +125,9 @@ class MoeMlp(nnx.Module):
             ("experts", "expert_embed", "mlp"),
             ("experts", "mlp", "expert_embed"),
         )
-        self.gate = param(rngs, (E, D, F), axes=into, init=normal(cfg))
-        self.up = param(rngs, (E, D, F), axes=into, init=normal(cfg))
-        self.down = param(rngs, (E, F, D), axes=out, init=residual_normal(cfg))
+        self.gate = param(rngs, (E, D, F), axes=into, init=kernel_normal(cfg))
+        self.up = param(rngs, (E, D, F), axes=into, init=kernel_normal(cfg))
+        self.down = param(rngs, (E, F, D), axes=out, init=residual_normal(cfg, "mlp"))
         shared = MlpConfig(
             kind=moe.activation, dim=moe.num_shared_experts * moe.dim or 1
         )

@@ -52,6 +52,7 @@ from podium.models.mla import LatentAttention
 from podium.models.moe import MoeMlp, Routing
 from podium.models.pipeline import Flow, pipeline, schedule
 from podium.models.rope import amplitude, frequencies, rotation
+from podium.models.width import ratios
 from podium.sharding.constrain import current_rules, param, shard
 
 
@@ -200,11 +201,13 @@ class Transformer(nnx.Module):
 
             setattr(self, name, stacked(make, stack_axes(cfg, name), rngs))
         self.final_norm = make_norm(cfg, rngs=rngs)
-        shape = (cfg.embed_dim, cfg.vocab_rows)
+        shape, mup = (cfg.embed_dim, cfg.vocab_rows), cfg.width_transfer
+        is_zero = mup is not None and "head" in mup.zero_init
+        init = nnx.initializers.zeros_init() if is_zero else normal(cfg)
         self.head = (
             None
             if cfg.tie_embeddings
-            else param(rngs, shape, axes=("embed", "vocab"), init=normal(cfg))
+            else param(rngs, shape, axes=("embed", "vocab"), init=init)
         )
 
     def __call__(
@@ -290,6 +293,8 @@ class Transformer(nnx.Module):
             logits = linear_to_float32(hidden, self.embed.table, 1)
         else:
             logits = linear_to_float32(hidden, self.head, 0)
+        if (wider := ratios(self.cfg).embed) != 1.0:
+            logits = logits / wider
         logits = soft_cap(logits, self.cfg.final_soft_cap)
         if self.cfg.vocab_rows == self.cfg.vocab_size:
             return logits

@@ -27,6 +27,7 @@ from podium.config_model import (
 )
 from podium.config_positions import LearnedPositionConfig
 from podium.errors import ConfigError
+from podium.models.width import Ratios, ratios
 from podium.pretrained import config_parts as parts
 from podium.pretrained.config_parts import Part
 from podium.pretrained.fields import Fields, Tree
@@ -368,6 +369,8 @@ def comparable(cfg: ModelConfig) -> Tree:
     """The settings on which logits in float32 depend, written in one way only."""
     tree = {k: v for k, v in to_json_dict(cfg).items() if k not in _OURS_ALONE}
     del tree["vocab_multiple"]
+    if ratios(cfg) == Ratios():  # at the base it changes nothing
+        tree["width_transfer"] = None
     attention, mlp = tree["attention"], tree["mlp"]
     for key in ("implementation", "context"):
         del attention[key]

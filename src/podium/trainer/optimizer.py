@@ -6,21 +6,29 @@ from typing import Any
 
 import optax
 
-from podium.config import AdafactorConfig, AdamWConfig, LionConfig, OptimConfig
+from podium.config import (
+    AdafactorConfig,
+    AdamWConfig,
+    LionConfig,
+    MuonConfig,
+    OptimConfig,
+)
+from podium.models.width import Ratios, muon_factor, step_factor
 
 STACKED = ("repeats", "layers", "experts")  # leading axes: many kernels in one array
 NO_DECAY = ("bias", "scale", "choice_bias")  # parameter names; vectors are not decayed
 
 
 def make_optimizer(
-    cfg: OptimConfig, schedule: optax.Schedule, axes: Any
+    cfg: OptimConfig, schedule: optax.Schedule, axes: Any, wider: Ratios | None = None
 ) -> optax.GradientTransformation:
     """The chain for parameters whose logical axes are `axes` (a tree of tuples).
 
     Weight decay is multiplied by the current learning rate and leaves norms and
-    biases alone. The order is clip -> rule -> decay -> -lr, as in optax.adamw.
+    biases alone. The order is clip -> rule -> decay -> -lr, as in optax.adamw. `wider`,
+    the model over its base, puts the factors of `models/width.py` behind the rule.
     """
-    return optax.chain(make_clip(cfg), make_rule(cfg, schedule, axes))
+    return optax.chain(make_clip(cfg), make_rule(cfg, schedule, axes, wider))
 
 
 def make_clip(cfg: OptimConfig) -> optax.GradientTransformation:
@@ -30,46 +38,95 @@ def make_clip(cfg: OptimConfig) -> optax.GradientTransformation:
 
 
 def make_rule(
-    cfg: OptimConfig, schedule: optax.Schedule, axes: Any
+    cfg: OptimConfig, schedule: optax.Schedule, axes: Any, wider: Ratios | None = None
 ) -> optax.GradientTransformation:
     """The second link: the update rule, decay and rate, for parameters of these axes."""
-    o, decay = cfg.optimizer, _decay_mask(axes)
+    if isinstance(cfg.optimizer, MuonConfig):
+        return _muon(cfg.optimizer, cfg.weight_decay, schedule, axes, wider)
+    return optax.chain(
+        *_directions(cfg.optimizer, wider),
+        *([] if wider is None else [_scale_by_width(wider, axes)]),
+        optax.add_decayed_weights(cfg.weight_decay, mask=_decay_mask(axes)),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _directions(
+    o: AdamWConfig | LionConfig | AdafactorConfig, wider: Ratios | None
+) -> list[optax.GradientTransformation]:
+    """The update rule itself, without decay and rate."""
     if isinstance(o, AdamWConfig):
-        return optax.adamw(
-            schedule,
-            b1=o.b1,
-            b2=o.b2,
-            eps=o.eps,
-            weight_decay=cfg.weight_decay,
-            mask=decay,
-        )
+        return [optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=_eps(o.eps, wider))]
     if isinstance(o, LionConfig):
-        return optax.lion(
-            schedule, b1=o.b1, b2=o.b2, weight_decay=cfg.weight_decay, mask=decay
-        )
-    if isinstance(o, AdafactorConfig):
-        return optax.chain(
-            optax.scale_by_factored_rms(decay_rate=o.decay_rate),
-            optax.clip_by_block_rms(o.clipping_threshold),
-            optax.add_decayed_weights(cfg.weight_decay, mask=decay),
-            optax.scale_by_learning_rate(schedule),
-        )
+        return [optax.scale_by_lion(b1=o.b1, b2=o.b2)]
+    return [
+        optax.scale_by_factored_rms(decay_rate=o.decay_rate),
+        optax.clip_by_block_rms(o.clipping_threshold),
+    ]
+
+
+def _muon(
+    o: MuonConfig,
+    weight_decay: float,
+    schedule: optax.Schedule,
+    axes: Any,
+    wider: Ratios | None,
+) -> optax.GradientTransformation:
     from optax import contrib
 
-    return contrib.muon(
-        schedule,
-        beta=o.beta,
-        ns_steps=o.ns_steps,
-        weight_decay=cfg.weight_decay,
-        weight_decay_mask=decay,
-        adam_b1=o.b1,
-        adam_b2=o.b2,
-        adam_weight_decay=cfg.weight_decay,
-        muon_weight_dimension_numbers=_muon_dimensions(axes),
-        # 0.2 * sqrt(max(fan_in, fan_out)): AdamW's learning rates carry over,
-        # Moonlight arXiv:2502.16982 section 2.2.
-        consistent_rms=0.2,
+    dimensions = _muon_dimensions(axes)
+
+    def muon(rate: Any, decay: float, mask: Any) -> optax.GradientTransformation:
+        return contrib.muon(
+            rate,
+            beta=o.beta,
+            ns_steps=o.ns_steps,
+            eps=_eps(1e-8, wider),
+            weight_decay=decay,
+            weight_decay_mask=mask,
+            adam_b1=o.b1,
+            adam_b2=o.b2,
+            adam_weight_decay=decay,
+            muon_weight_dimension_numbers=dimensions,
+            # 0.2 * sqrt(max(fan_in, fan_out)): AdamW's learning rates carry over,
+            # Moonlight arXiv:2502.16982 section 2.2.
+            consistent_rms=0.2,
+        )
+
+    if wider is None:
+        return muon(schedule, weight_decay, _decay_mask(axes))
+    return optax.chain(
+        muon(-1.0, 0.0, None),  # the direction alone
+        _scale_by_width(wider, axes, dimensions),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(schedule),
     )
+
+
+def _eps(eps: float, wider: Ratios | None) -> float:
+    """Gradients of every parameter shrink as the model gets wider: eps has to follow."""
+    return eps if wider is None else eps / wider.embed
+
+
+def _scale_by_width(
+    wider: Ratios, axes: Any, muon_dimensions: Any = None
+) -> optax.GradientTransformation:
+    """The step of every parameter times its factor, see `models/width.py`."""
+
+    def scaled(name: str, of: tuple[str | None, ...], update: Any, is_muon: bool):
+        if is_muon:
+            factor = muon_factor(wider, name, of, update.shape)
+        else:
+            factor = step_factor(wider, name, of)
+        return update if factor == 1.0 else update * factor
+
+    def walk(of: Any, updates: Any, muon: Any, name: str = "") -> Any:
+        if not isinstance(of, dict):
+            return scaled(name, of, updates, muon is not None)
+        inner = muon if isinstance(muon, dict) else dict.fromkeys(of)
+        return {key: walk(of[key], updates[key], inner[key], key) for key in of}
+
+    return optax.stateless(lambda updates, _: walk(axes, updates, muon_dimensions))
 
 
 def _decay_mask(axes: Any) -> Any:

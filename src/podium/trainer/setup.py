@@ -20,6 +20,7 @@ from podium.errors import ConfigError, ShardingError
 from podium.input.batch import Batch
 from podium.models import bind, pipeline
 from podium.models.attention_dispatch import check_implementation
+from podium.models.width import ratios
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
 from podium.trainer.compiler_options import compiler_options
@@ -77,7 +78,8 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     pipeline.schedule(cfg.model.pipeline, rules, rows)
     model = bind.abstract(cfg.model)
     schedule = learning_rate(cfg.optim, cfg.num_steps)
-    optimizer = make_optimizer(cfg.optim, schedule, model.axes)
+    wider = ratios(cfg.model) if cfg.model.width_transfer else None
+    optimizer = make_optimizer(cfg.optim, schedule, model.axes, wider)
     state_layout = layout(
         model,
         optimizer,

@@ -19,6 +19,7 @@ from podium.input.batch import Batch
 from podium.models import bind
 from podium.models.layer_stack import layer_stacks
 from podium.models.transformer import Transformer, in_order
+from podium.models.width import ratios
 from podium.sharding.constrain import shard, use_rules
 from podium.sharding.rules import ShardingRules
 from podium.trainer.balance import Loads, balanced, max_load, summed
@@ -147,7 +148,7 @@ def _make_update(
         grads, clip_state = make_clip(cfg.optim).update(grads, clip_state)
         params, rule_state = update_by_layer(
             lambda take: unless(
-                is_skipped, make_rule(cfg.optim, schedule, take(model.axes))
+                is_skipped, make_rule(cfg.optim, schedule, take(model.axes), wider)
             ),
             grads,
             Updatable(params, rule_state),
@@ -156,6 +157,7 @@ def _make_update(
         )
         return params, (clip_state, rule_state)
 
+    wider = ratios(cfg.model) if cfg.model.width_transfer else None
     # Stages of a pipeline hold different layers: theirs are updated at once.
     stacks = tuple(
         name
