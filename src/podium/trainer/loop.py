@@ -18,7 +18,6 @@ from typing import Any
 import jax
 
 from podium import lost_peers, processes
-from podium.checkpoint import restore_params
 from podium.code_commit import commit
 from podium.errors import HardwareError, at_work
 from podium.input.device import Feed, Prefetcher, prefetch
@@ -26,7 +25,6 @@ from podium.input.server import InputServer, Stream
 from podium.input.spec import StreamSpec
 from podium.resume import (
     checkpoints_folder,
-    find_checkpoint,
     skipped_batches,
     whole_steps,
 )
@@ -36,6 +34,7 @@ from podium.trainer.damage import DamageLog
 from podium.trainer.evaluate import evaluate
 from podium.trainer.events import Events, Steps
 from podium.trainer.faults import Faults, Rewind
+from podium.trainer.first_state import first_state
 from podium.trainer.hosts import HostTimes
 from podium.trainer.maintenance import Maintenance
 from podium.trainer.metrics import Metrics
@@ -44,7 +43,7 @@ from podium.trainer.progress import Progress
 from podium.trainer.reporter import Reporter
 from podium.trainer.saving import Saver
 from podium.trainer.setup import Setup
-from podium.trainer.state import TrainState, init_state, state_of
+from podium.trainer.state import TrainState, weights
 from podium.trainer.step import StepFn, batch_sharding, make_eval_step
 from podium.trainer.stopping import Stopping
 from podium.trainer.summary import summary
@@ -348,20 +347,10 @@ class Trainer:
             self.events.add("checkpoint", step=step, secs=secs)
 
     def _first_state(self) -> TrainState:
-        if self.resume_step is None and self.cfg.init_from is not None:
-            step = find_checkpoint(self.cfg.init_from)
-            _, params = restore_params(
-                self.cfg.init_from, step, rules=self.setup.rules, model=self.cfg.model
-            )
-            return state_of(params, self.setup.optimizer, self.setup.layout)
-        if self.resume_step is None:
-            return init_state(
-                self.cfg.model,
-                self.cfg.seed,
-                self.setup.optimizer,
-                self.setup.layout,
-            )
-        return self.saver.restore(self.resume_step, self.setup.layout)
+        state, self.saver.base = first_state(
+            self.setup, self.workdir, self.resume_step, self.saver.restore
+        )
+        return state
 
     def is_eval(self, step: int) -> bool:
         """Whether the state after a step is to be evaluated."""
@@ -373,8 +362,9 @@ class Trainer:
         start = time.monotonic()
         setup = self.setup
         if self.eval_step is None:
+            shardings = weights(self.cfg, setup.layout.shardings)
             self.eval_step = make_eval_step(
-                self.cfg, setup.model, setup.rules, setup.layout.shardings.params
+                self.cfg, setup.model, setup.rules, shardings
             )
         assert self.cfg.eval
         stream = self.server.open(
@@ -388,12 +378,12 @@ class Trainer:
                 num_steps=self.cfg.eval.num_batches,
             )
         )
-        params = state.params if state.ema is None else state.ema
         with (
             jax.profiler.TraceAnnotation(EVALUATION),
             prefetch(stream, self.feed) as batches,
         ):
-            result = evaluate(self.eval_step, params, (b for _, b, _ in batches))
+            whole = weights(self.cfg, state)
+            result = evaluate(self.eval_step, whole, (b for _, b, _ in batches))
         self.damage.note(stream.take_damaged(), step)
         self.eval_loss = result["eval_loss"]
         secs = round(time.monotonic() - start, 3)

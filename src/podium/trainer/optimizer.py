@@ -9,7 +9,8 @@ import optax
 from podium.config import AdafactorConfig, AdamWConfig, LionConfig, OptimConfig
 
 STACKED = ("repeats", "layers", "experts")  # leading axes: many kernels in one array
-NO_DECAY = ("bias", "scale", "choice_bias")  # parameter names; vectors are not decayed
+# Names of parameters; vectors are not decayed.
+NO_DECAY = ("bias", "scale", "choice_bias", "magnitude")
 
 
 def make_optimizer(

@@ -8,9 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+
 from podium.config import TrainConfig
+from podium.models import bind
+from podium.models.adapters import merge
 from podium.trainer.loop import Outcome
 from podium.trainer.metrics import read_metrics
+from podium.trainer.state import weights
 
 
 def final_report(
@@ -77,11 +82,13 @@ def sample_text(cfg: TrainConfig, outcome: Outcome) -> str:
     from podium.tokenizer import load_tokenizer
 
     assert cfg.sample
-    state = outcome.state
+    whole = weights(cfg, outcome.state)
+    if cfg.lora is not None:
+        whole = jax.jit(lambda w: merge(bind.abstract(cfg.model), w))(whole)
     tokenizer = load_tokenizer(cfg.data.paths[0])
     tokens = generate(
         cfg.model,
-        state.params if state.ema is None else state.ema,
+        whole,
         [prompt_tokens(cfg.sample.prompt, tokenizer)],
         num_tokens=cfg.sample.num_tokens,
         sampling=Sampling(temperature=cfg.sample.temperature, top_p=cfg.sample.top_p),
