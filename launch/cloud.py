@@ -4,7 +4,8 @@
 
 The clients come with the extra `vertex` and are imported when first used. They speak
 REST, so that an endpoint can be any address, as gcloud's own variables name it:
-CLOUDSDK_API_ENDPOINT_OVERRIDES_{AIPLATFORM,CLOUDBUILD,ARTIFACTREGISTRY,LOGGING,STORAGE},
+CLOUDSDK_API_ENDPOINT_OVERRIDES_{AIPLATFORM,CLOUDBUILD,ARTIFACTREGISTRY,LOGGING,SECRETMANAGER,
+STORAGE},
 for private endpoints. One on plain http:// is asked without credentials.
 """
 
@@ -72,6 +73,14 @@ class Cloud:
             from google.cloud.artifactregistry_v1 import ArtifactRegistryClient
 
         return self._rest(ArtifactRegistryClient, "ARTIFACTREGISTRY", None)
+
+    @functools.cached_property
+    def secrets(self) -> Any:
+        """SecretManagerServiceClient."""
+        with installed():
+            from google.cloud.secretmanager_v1 import SecretManagerServiceClient
+
+        return self._rest(SecretManagerServiceClient, "SECRETMANAGER", None)
 
     @functools.cached_property
     def storage(self) -> Any:

@@ -12,6 +12,7 @@ _ROLES = {
     "storage.buckets.": "roles/storage.admin",
     "storage.": "roles/storage.objectAdmin",
     "logging.": "roles/logging.viewer",
+    "secretmanager.": "roles/secretmanager.secretAccessor",
     "iam.serviceAccounts.actAs": "roles/iam.serviceAccountUser",
     "serviceusage.": "roles/serviceusage.serviceUsageConsumer",
 }

@@ -19,6 +19,7 @@ from typing import Any
 from launch import build, checks, request, source, vertex
 from launch.cloud import Cloud
 from launch.machines import GPUS, Placement
+from launch.secrets import check_secrets
 from launch.text import to_yaml
 from podium import cli
 from podium.aot.chips import Slice, parse_slice
@@ -94,6 +95,7 @@ def make(
     checks.check_mesh(cfg, where.num_devices, where.num_slices, where.name)
     checks.check_folder(cfg)
     checks.check_export(cfg)
+    check_secrets(cfg, settings)
     checkout = source.read_checkout()
     config = vertex.inside(checkout.root, config)
     checks.check_data(cfg, everywhere)

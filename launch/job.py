@@ -25,6 +25,7 @@ from typing import Any
 from launch import peers
 from launch.follow import RUN_FOLDER
 from launch.mirror import RUN_LOCK, Mirror
+from launch.secrets import read_secrets
 from launch.source import SOURCE_FILE
 from launch.trial_metric import TRIAL, TrialMetric
 from podium import cli
@@ -93,8 +94,9 @@ def main(argv: Sequence[str]) -> int:
         f"--workdir={workdir}",
         *peers.flags(args.hosts),
     ]
+    secrets = read_secrets(cfg.launch) if cfg.launch else {}
     with mirror, TrialMetric(workdir, args.metric):
-        code = _run(command)
+        code = _run(command, secrets)
         wrote = (workdir / RUN_LOCK).exists()  # of several hosts the first
         if code == 0 and wrote and cfg.launch and cfg.launch.export:
             origin = export_model(workdir, found["model"])
@@ -178,9 +180,9 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def _run(command: list[str]) -> int:
+def _run(command: list[str], secrets: dict[str, str]) -> int:
     """The exit code of podium.train; negative where a signal ended it."""
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, env={**os.environ, **secrets})
     handed_on: list[int] = []
 
     def hand_on(number: int, _frame: Any) -> None:

@@ -105,6 +105,9 @@ def job_flags(
     launch = cfg.launch
     assert launch
     training = {k: v for k, v in overrides.items() if not k.startswith("launch.")}
+    if launch.secrets:
+        training["launch.secrets"] = ",".join(launch.secrets)
+        training["launch.project"] = launch.project or ""
     if launch.experiment or cfg.tracking != TrackingConfig():
         training["launch.run"] = run
         for name in _TRACKED:

@@ -16,6 +16,7 @@ from typing import Any
 from launch import build, checks, follow, jobs, plans, request, source, verbs
 from launch.cloud import Cloud
 from launch.machines import Placement, place
+from launch.secrets import check_secrets
 from launch.text import to_yaml
 from launch.verbs import VERBS
 from podium import cli
@@ -132,6 +133,7 @@ def prepare(config: str, overrides: dict[str, str], *, is_planned: bool) -> Laun
     checks.check_text(overrides.get("data.text"), checkout.root)
     checks.check_folder(cfg)
     checks.check_export(cfg)
+    check_secrets(cfg, settings)
     step("config", f"{config} is sound")
     step("machines", _machines_line(where, settings))
     step("cost", cost_line(where, settings))

@@ -18,7 +18,6 @@ from typing import Any
 from podium import cli
 from podium.aot import compile as aot
 from podium.aot.chips import Slice, parse_slice
-from podium.aot.progress import progress
 from podium.config import TrainConfig
 from podium.errors import ConfigError
 from profiling import plan_cache
@@ -164,14 +163,11 @@ def make_plan(
     if cfg.lora is not None:
         adapters = jax.tree.leaves(parts.layout.shapes.params)
         plan["trained_params"] = sum(math.prod(x.shape) for x in adapters)
-    with progress(f"plan: compiling the step for {where.name}"):
-        try:
-            compiled = aot.compile_step(parts, where)
-        except aot.DoesNotFitError as error:
-            plan["hbm_bytes_per_chip"] = (
-                error.needed_bytes * where.chip.devices_per_chip
-            )
-            return plan
+    try:
+        compiled = aot.compile_step(parts, where)
+    except aot.DoesNotFitError as error:
+        plan["hbm_bytes_per_chip"] = error.needed_bytes * where.chip.devices_per_chip
+        return plan
     if hlo_path:
         with open(hlo_path, "w") as file:
             file.write(compiled.hlo)

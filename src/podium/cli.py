@@ -79,6 +79,17 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{name} has no value; write {name}={value}")
         return super().parse_known_args(args, namespace)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """argparse says "invalid int value"."""
+        numbers = {int: "a whole number", float: "a number"}
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError:
+            if not isinstance(action.type, type) or action.type not in numbers:
+                raise
+            flag, expected = action.option_strings[-1], numbers[action.type]
+            self.error(f"{flag} is {arg_string!r}; expected {expected}")
+
     def _meant(self, name: str, value: str) -> str | None:
         """The flags that a misspelt one may be; settings with its value."""
         if self.takes_settings:

@@ -87,6 +87,11 @@ class LaunchConfig:
     labels: tuple[str, ...] = setting(
         (), "of the job: KEY=VALUE, for bills and filters"
     )
+    secrets: tuple[str, ...] = setting(
+        (),
+        "environment of the job, from Secret Manager: VARIABLE=SECRET, as "
+        "WANDB_API_KEY=wandb",
+    )
     timeout_hours: float = setting(168.0, "then the job is ended", unit="h", above=0.0)
     disk_gb: int = setting(200, "boot disk of a host", unit="GB", low=100)
     export: Literal["hf"] | None = setting(
@@ -119,6 +124,13 @@ class LaunchConfig:
                 why = "is given twice" if key in seen else "is one of Podium's own"
                 raise ConfigError(f"launch.labels: {key!r} {why}; choose another key")
             seen.add(key)
+        variables = [text.partition("=")[0] for text in self.secrets]
+        for text, variable in zip(self.secrets, variables, strict=True):
+            _check("launch.secrets", text, _SECRET)
+            if variables.count(variable) > 1:
+                raise ConfigError(
+                    f"launch.secrets: {variable} is given twice; keep one"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +150,12 @@ _RESERVATION = _Form(
 _LABEL = _Form(
     r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}",
     "KEY=VALUE of lower-case letters, digits, '_' and '-', at most 63 each",
+)
+_SECRET = _Form(
+    r"[A-Z_][A-Z0-9_]*=([\w-]{1,255}|projects/[^/\s]+/secrets/[\w-]+"
+    r"(/versions/([0-9]+|latest))?)",
+    "VARIABLE=SECRET, a secret's name in the project, or "
+    "VARIABLE=projects/PROJECT/secrets/SECRET/versions/NUMBER",
 )
 _FORMS = {
     "project": _Form(

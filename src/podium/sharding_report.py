@@ -193,7 +193,6 @@ def _compiled(
     from podium.aot import compile as aot
     from podium.aot.grid import Grid
     from podium.aot.network import Network
-    from podium.aot.progress import progress
     from podium.aot.roofline import roofline
     from podium.sharding.mesh import slice_indices
     from podium.trainer.setup import setup
@@ -205,8 +204,7 @@ def _compiled(
     slices = dict(zip(devices, slice_indices(cfg.mesh, devices), strict=True))
     grid = Grid.of(parts.mesh, [slices[d] for d in parts.mesh.devices.flat])
     if where:
-        with progress(f"sharding_report: compiling the step for {where.name}"):
-            step = aot.compile_step(parts, where)
+        step = aot.compile_step(parts, where)
         # Of its arguments and temporaries the TPU compiler lets some share their place.
         text, used = step.hlo, step.peak_bytes
         program = hlo.read(text)

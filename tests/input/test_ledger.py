@@ -113,7 +113,7 @@ def test_data_that_the_run_prepared_lies_in_the_run_folder(tmp_path):
     [
         (["--workdir=/nowhere", "--step=1"], "/nowhere does not exist"),
         (["--workdir=.", "--step=0"], "expected 1 or more, as in metrics.jsonl"),
-        (["--workdir=.", "--step=x"], "invalid int value"),
+        (["--workdir=.", "--step=x"], "--step is 'x'; expected a whole number"),
         (["--step=1"], "--workdir"),
     ],
 )

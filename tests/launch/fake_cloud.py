@@ -7,6 +7,7 @@ they send by the types inside them, so an unknown field is an error as it is the
 Vertex AI checks of a job it checks too. It can refuse, vanish, and forget to answer.
 """
 
+import base64
 import contextlib
 import datetime
 import json
@@ -25,7 +26,10 @@ from google.cloud.devtools import cloudbuild_v1
 # The project's number: names come back with it, not with its id.
 from tests.launch.fake_experiments import NUMBER, Experiments, RefusedError
 
-_SERVICES = ("AIPLATFORM", "CLOUDBUILD", "ARTIFACTREGISTRY", "LOGGING")
+_SERVICES = (
+    *("AIPLATFORM", "CLOUDBUILD", "ARTIFACTREGISTRY", "LOGGING"),
+    "SECRETMANAGER",
+)
 TUNING = "hyperparameterTuningJobs"
 _ACTIVE = ("JOB_STATE_QUEUED", "JOB_STATE_PENDING", "JOB_STATE_RUNNING")
 
@@ -40,6 +44,7 @@ class FakeCloud:
         self.builds: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, str] = {}  # "podium-tpu:TAG" -> digest
         self.repositories = {"podium"}
+        self.secrets: dict[str, bytes] = {}  # projects/P/secrets/S/versions/V -> value
         self.log: list[dict[str, Any]] = []
         self.requests: list[tuple[str, str]] = []
         self.job_states = ["PENDING", "RUNNING", "SUCCEEDED"]  # one a question
@@ -124,6 +129,7 @@ class FakeCloud:
             r"GET /v1/projects/.+/packages/(.+)/tags/(.+)": self._get_tag,
             r"GET /v1/projects/[^/]+/locations/[^/]+/repositories/(.+)": self._get_repo,
             r"POST /v2/entries:list": self._entries,
+            r"GET /v1/(projects/.+/secrets/.+/versions/.+):access": self._secret,
         }
         found = self.experiments.route(verb, path, query, body)
         if found is not None:
@@ -288,6 +294,14 @@ class FakeCloud:
         if name not in self.repositories:
             raise RefusedError(404, "NOT_FOUND", "Requested entity was not found.")
         return {"name": name, "format": "DOCKER"}
+
+    # --- Secret Manager --------------------------------------------------------------
+
+    def _secret(self, name: str, *, query: Any, body: Any) -> Any:
+        if name not in self.secrets:
+            raise RefusedError(404, "NOT_FOUND", f"Secret [{name}] not found.")
+        data = base64.b64encode(self.secrets[name]).decode()
+        return {"name": name, "payload": {"data": data}}
 
     # --- Cloud Logging ---------------------------------------------------------------
 

@@ -62,6 +62,16 @@ def test_trackers_go_with_the_job_and_do_not_make_it_another_run(capsys):
     assert f"--config.launch.run={names[1]}" in told
 
 
+def test_a_job_is_told_the_names_of_secrets(capsys):
+    named = "--config.launch.secrets=WANDB_API_KEY=wandb,B=b"
+    project = "--config.tracking.wandb.project=p"
+    job, _, _ = dry_run(capsys, "--slice=v5e-1", GOLD, named, project)
+    (pool,) = job["jobSpec"]["workerPoolSpecs"]
+    told = pool["containerSpec"]["args"]
+    assert named in told
+    assert "--config.launch.project=my-project" in told
+
+
 def test_gpus_of_several_hosts_are_two_pools(capsys):
     job, cost, _ = dry_run(
         capsys,
@@ -168,6 +178,18 @@ def test_a_prebuilt_image_gets_the_checkout_as_an_archive(capsys):
         (
             [*WHERE, "--slice=v5e-8", "--config.mesh.slices.data=2"],
             "mesh.slices asks for 2, but v5e-8 has 1 slices",
+        ),
+        (
+            [*WHERE, "--slice=v5e-8", "--config.tracking.wandb.project=p"],
+            "add --config.launch.secrets=WANDB_API_KEY=wandb",
+        ),
+        (
+            [*WHERE, "--config.launch.secrets=WANDB_API_KEY"],
+            "launch.secrets is 'WANDB_API_KEY'; expected VARIABLE=SECRET",
+        ),
+        (
+            [*WHERE, "--config.launch.secrets=A=x,A=y"],
+            "launch.secrets: A is given twice; keep one",
         ),
         ([*WHERE, "--slise=v5e-8"], "did you mean --slice?"),
         ([*WHERE, "--config.launch.regoin=x"], "Did you mean 'launch.region'?"),

@@ -46,7 +46,8 @@ def test_a_dim_that_does_not_divide_names_tensor_axis_and_fix():
         rules().sharding(("embed", "heads", "head_dim"), (64, 3, 8), "params/q")
     assert str(error.value) == (
         "params/q [64, 3, 8]: axis 'heads' (3) does not divide by mesh axis tensor (2). "
-        "Use mesh.tensor=1, or model.attention.num_heads=4, or sharding.heads=()."
+        "Use mesh.tensor=1 and 2 times as many of another axis, or "
+        "model.attention.num_heads=4, or sharding.heads=()."
     )
 
 

@@ -20,6 +20,7 @@ import sys
 from typing import Any
 
 from podium.aot.chips import Slice
+from podium.aot.progress import progress
 from podium.errors import ConfigError
 from podium.trainer.compiler_options import compiler_options
 
@@ -89,7 +90,8 @@ def compile_step(
     import jax
 
     try:
-        compiled = lowered.compile(compiler_options=options)
+        with progress(f"compiling the step for {where.name}"):
+            compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

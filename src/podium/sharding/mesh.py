@@ -135,13 +135,15 @@ def _fit(sizes: dict[str, int], num: int, key: str, what: str) -> dict[str, int]
         if num % fixed:
             raise ShardingError(
                 f"{key} {shown}: {num} {what} do not divide by {fixed}. "
-                f"Use sizes whose product divides {num}."
+                f"Use sizes whose product divides {num}, as --config.{key}.NAME=SIZE."
             )
         sizes[free[0]] = num // fixed
     elif fixed != num:
+        largest = max(sizes, key=lambda name: sizes[name])
         raise ShardingError(
             f"{key} {shown} takes {fixed} {what}, but there are {num}. "
-            f"Set one axis to -1, or make the product {num}."
+            f"Set one axis to -1, as --config.{key}.{largest}=-1, or make the "
+            f"product {num}."
         )
     return sizes
 

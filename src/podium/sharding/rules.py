@@ -100,9 +100,11 @@ SIZES = {
 
 
 def _fix(dim: int, parts: int, axis: str | None, mesh_axes: tuple[str, ...]) -> str:
-    smaller = max(d for d in range(1, parts + 1) if dim % d == 0)
+    # The mesh keeps its devices: what leaves this axis goes to another.
+    smaller = math.gcd(dim, parts)
     fewer = " * ".join(f"mesh.{mesh_axis}" for mesh_axis in mesh_axes)
     size = f"{SIZES.get(axis or '', axis)}={-(-dim // parts) * parts}"
     if axis == "vocab":
         size = f"model.vocab_multiple={parts}"
-    return f"Use {fewer}={smaller}, or {size}, or sharding.{axis}=()."
+    rest = f" and {parts // smaller} times as many of another axis"
+    return f"Use {fewer}={smaller}{rest}, or {size}, or sharding.{axis}=()."
