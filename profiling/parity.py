@@ -219,7 +219,7 @@ def run(cfg: TrainConfig, steps: int) -> Trace:
         in_shardings=(parts.layout.shardings, batch_sharding(parts.rules)),
         out_shardings=(parts.layout.shardings, None, parts.layout.gradients),
     )
-    state = init_state(cfg.model, cfg.seed, parts.optimizer, parts.layout)
+    state = init_state(cfg.model, cfg.seed, parts.optimizer, parts.layout, cfg.lora)
     axes = _named(parts.model.axes, is_leaf=lambda x: isinstance(x, tuple))
     trace = Trace([], [], [], axes)
     for i in range(steps):

@@ -19,6 +19,7 @@ from podium import cli
 from podium.aot import compile as aot
 from podium.aot.chips import Slice, parse_slice
 from podium.config import TrainConfig
+from podium.errors import ConfigError
 from profiling import plan_cache
 
 _EXAMPLE = """examples:
@@ -90,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
         return _search(args, cfg, where)
 
     plan = make_plan(cfg, where, tokens=args.tokens, hlo_path=args.hlo)
-    if not plan["fits"] and not args.no_proposal:
+    if not plan["fits"] and not args.no_proposal and cfg.lora is None:
         from profiling.proposal import propose
 
         cli.say(f"plan: {_too_much(plan)}; looking for the nearest that does")
@@ -115,6 +116,11 @@ def _amount(text: str, example: str) -> float:
 def _search(args: argparse.Namespace, cfg: TrainConfig, where: Slice) -> int:
     from profiling import search_report
 
+    if cfg.lora is not None:
+        raise ConfigError(
+            "--search estimates runs that train all weights, and this one has lora; plan "
+            "one mesh after the other, without --search"
+        )
     count = 3 if args.compile is None else args.compile
     found = search_report.search(cfg, where, num_compiled=count, tokens=args.tokens)
     if args.json:
@@ -140,6 +146,8 @@ def make_plan(
     Raises ConfigError or ShardingError where the config cannot run on that many
     devices. A step that does not fit has `fits` false and no times.
     """
+    import jax
+
     from podium.aot import hbm
     from podium.models import flops
     from podium.sharding.mesh import fit
@@ -161,6 +169,9 @@ def make_plan(
     fit(cfg.mesh, where.num_devices)  # before libtpu describes the slice
     parts = setup(cfg, aot.devices(where))
     plan["mesh"] = {k: v for k, v in parts.mesh.shape.items() if v > 1}
+    if cfg.lora is not None:
+        adapters = jax.tree.leaves(parts.layout.shapes.params)
+        plan["trained_params"] = sum(math.prod(x.shape) for x in adapters)
     try:
         compiled = aot.compile_step(parts, where)
     except aot.DoesNotFitError as error:
@@ -194,7 +205,9 @@ def _speed(
     found = roofline(program, network, Grid.of(parts.mesh))
     alike = table(found.collectives, program.sources, has_times=True)
     tokens = cfg.global_batch_seqs * cfg.data.seq_len / where.num_devices
-    ours = flops.train_flops_per_token(cfg.model, cfg.data.seq_len)
+    is_frozen = cfg.lora is not None
+    ours = flops.train_flops_per_token(cfg.model, cfg.data.seq_len, is_frozen=is_frozen)
+    usual = 4.0 if is_frozen else 6.0
     times = found.times
     return {
         "step_secs": times.step_secs,
@@ -219,10 +232,10 @@ def _speed(
         / times.step_secs,
         "mfu_bound": found.mfu(tokens * ours, where.chip),
         "mfu_bound_6nd": found.mfu(
-            tokens * 6.0 * flops.active_param_count(cfg.model), where.chip
+            tokens * usual * flops.active_param_count(cfg.model), where.chip
         ),
         "mfu_bound_6nd_async_hidden": found.mfu(
-            tokens * 6.0 * flops.active_param_count(cfg.model),
+            tokens * usual * flops.active_param_count(cfg.model),
             where.chip,
             async_is_hidden=True,
         ),
@@ -294,6 +307,8 @@ def _print(plan: dict[str, Any]) -> None:
 
     is_sparse = plan["params"] != plan["active_params"]
     active = f" ({_count(plan['active_params'])} a token)" if is_sparse else ""
+    trained = plan.get("trained_params")
+    active += f", {_count(trained)} of adapters trained," if trained else ""
     print(
         f"{_count(plan['params'])} parameters{active} on {plan['topology']}: "
         f"{plan['chips']} chips, mesh "
@@ -330,7 +345,7 @@ def _print(plan: dict[str, Any]) -> None:
     )
     print(
         f"At most {plan['tokens_per_sec_per_chip']:,.0f} tokens/s a chip, MFU "
-        f"{plan['mfu_bound']:.1%} (6 * parameters * tokens: "
+        f"{plan['mfu_bound']:.1%} ({4 if trained else 6} * parameters * tokens: "
         f"{plan['mfu_bound_6nd']:.1%}; if all that is asynchronous were hidden: "
         f"{plan['mfu_bound_6nd_async_hidden']:.1%})"
     )

@@ -16,9 +16,11 @@ from podium.input.device import Feed
 from podium.input.ledger import documents_of_step
 from podium.input.loader import Loader
 from podium.input.spec import StreamSpec
+from podium.models.adapters import bound
+from podium.trainer.first_state import first_state
 from podium.trainer.guard import LAYER_NORM
 from podium.trainer.setup import Setup, setup
-from podium.trainer.state import TrainState, init_state
+from podium.trainer.state import TrainState
 from podium.trainer.step import batch_sharding, make_eval_step, step_with_gradients
 from profiling.layer_stats import LayerStats, layer_stats
 
@@ -49,18 +51,20 @@ class Replay:
         self._observe = _observer(self._parts)
 
     def _restored(self, workdir: Path, start: int) -> TrainState:
-        parts = self._parts
-        if start == 0:
-            return init_state(
-                self._cfg.model, self._cfg.seed, parts.optimizer, parts.layout
-            )
         from podium.checkpoint import Checkpoints
 
         checkpoints = Checkpoints(workdir, self._cfg.checkpoint)
         try:
-            return checkpoints.restore(start, parts.layout)
+            state, _ = first_state(
+                self._parts, workdir, start or None, checkpoints.restore
+            )
+            return state
         finally:
             checkpoints.close()
+
+    def _weights(self, state: TrainState) -> Any:
+        """What the model computes with, of a state or its shardings."""
+        return bound(self._cfg.lora, state.params, state.frozen)
 
     def train(self, batch: int) -> None:
         """One step on a batch of the order."""
@@ -78,7 +82,7 @@ class Replay:
 
     def layer_stats(self, batch: int) -> list[LayerStats]:
         """The activations of a batch."""
-        return layer_stats(self._parts, self._state.params, self._batch(batch))
+        return layer_stats(self._parts, self._weights(self._state), self._batch(batch))
 
     def gradient_overflow(self, batch: int) -> str | None:
         """The tensors at which the backward pass of a batch first comes to no number; it
@@ -102,12 +106,14 @@ class Replay:
             self._cfg,
             self._parts.model,
             self._parts.rules,
-            self._parts.layout.shardings.params,
+            self._weights(self._parts.layout.shardings),
             num_groups=num_rows_all,
         )
         row_of = np.repeat(np.arange(num_rows_all, dtype=np.int32)[:, None], T, axis=1)
         sums = eval_step(
-            self._state.params, self._feed.put(whole), self._feed.put_one(row_of)
+            self._weights(self._state),
+            self._feed.put(whole),
+            self._feed.put_one(row_of),
         )
         counts = np.maximum(np.asarray(sums.tokens_G), 1)
         means = np.asarray(sums.cross_entropy_G) / counts

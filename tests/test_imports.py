@@ -14,8 +14,7 @@ ROOT = pathlib.Path("src/podium")
 # Who may import whom: folder or file -> what it may name. Read it top to bottom.
 BASE = {"config", "config_dict", "config_model", "config_override", "config_remat"}
 BASE |= {"config_launch", "config_quantization", "config_tracking", "config_positions"}
-BASE |= {"config_width"}
-BASE |= {"errors", "cli"}
+BASE |= {"config_width", "config_lora", "errors", "cli"}
 ALLOWED = {
     "sharding": BASE | {"sharding"},
     "models": BASE | {"sharding", "models"},
@@ -34,7 +33,7 @@ ALLOWED = {
 WITHOUT_JAX = [
     *("config", "config_dict", "config_model", "config_override", "config_remat"),
     *("config_launch", "config_quantization", "config_setting", "config_tracking"),
-    *("config_positions", "config_width"),
+    *("config_positions", "config_width", "config_lora", "fingerprints"),
     *("errors", "cli", "platforms", "resume", "processes", "storage", "checksums"),
     "skipped_batches",
     "starts",

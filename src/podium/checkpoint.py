@@ -30,7 +30,12 @@ from podium.errors import CheckpointError, PodiumError, StorageError
 from podium.models import bind
 from podium.models.attention_dispatch import IMPLEMENTATIONS
 from podium.restore_limit import LEAST_GROUP_BYTES, InTurns, largest_read_bytes
-from podium.resume import checkpoints_folder, clear_unfinished, find_checkpoint
+from podium.resume import (
+    SavedBase,
+    checkpoints_folder,
+    clear_unfinished,
+    find_checkpoint,
+)
 from podium.sharding.rules import ShardingRules
 from podium.skipped_batches import Skips
 from podium.storage import is_refusal, refusal
@@ -86,6 +91,7 @@ class Checkpoints:
         fingerprints: list[str],
         eval_loss: float | None,
         skips: Skips = (),
+        base: SavedBase | None = None,
     ) -> None:
         """Starts a save; returns when the arrays are copied, not when written.
 
@@ -98,6 +104,7 @@ class Checkpoints:
             "config": to_json_dict(cfg),
             "fingerprints": fingerprints,
             "skipped_batches": list(skips),
+            **({"base": base._asdict()} if base else {}),
         }
         self._being_saved = step
         try:
@@ -139,6 +146,8 @@ class Checkpoints:
     def restore(self, step: int, layout: StateLayout) -> TrainState:
         """The state of a step, each device reading its own shard, on any mesh.
 
+        Without what is frozen below adapters, which is not saved.
+
         Raises CheckpointError, naming the tensors, if the model differs.
         """
         want = _tree(layout.abstract())
@@ -150,6 +159,26 @@ class Checkpoints:
 
     def restore_params(self, step: int, shapes: Any, shardings: Any) -> Any:
         """The weights alone; the averaged ones if the run kept them."""
+        want = self._wanted(step, shapes, shardings)
+        with self._reading(step):
+            tree = self._read(step, want, partial_restore=True)
+        return next(iter(tree.values()))
+
+    def each_param(
+        self, step: int, shapes: Any, shardings: Any
+    ) -> Iterator[tuple[tuple[str, ...], jax.Array]]:
+        """The same one after the other, with their paths: whoever takes them can let go
+        of one before the next is read."""
+        want = self._wanted(step, shapes, shardings)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(want):
+            names = tuple(key.key for key in path)
+            one: dict[str, Any] = {}
+            bind.insert(one, names, leaf)
+            with self._reading(step):
+                tree = self._read(step, one, partial_restore=True)
+            yield names[1:], jax.tree.leaves(tree)[0]
+
+    def _wanted(self, step: int, shapes: Any, shardings: Any) -> dict[str, Any]:
         with self._reading(step):
             saved = self._manager.item_metadata(step)["state"].tree
         name = "ema" if "ema" in saved else "params"
@@ -161,8 +190,7 @@ class Checkpoints:
             )
         }
         self._check(step, want, complete=False)
-        with self._reading(step):
-            return self._read(step, want, partial_restore=True)[name]
+        return want
 
     def _read(self, step: int, want: Any, *, partial_restore: bool = False) -> Any:
         """The arrays, a few at a time; of them as much as the largest read takes."""
@@ -318,12 +346,18 @@ def restore_params(
 
     The newest checkpoint unless `step` is given; on one device unless `rules` are;
     for the run's own model unless `model` is given, which must have the same shapes.
+    Adapters come merged with the weights below them.
     """
     step = find_checkpoint(workdir, step)
     checkpoints = Checkpoints(workdir, CheckpointConfig())
     try:
         cfg = from_json_dict(TrainConfig, checkpoints.run(step)["config"])
         cfg = _for_this_platform(cfg)
+        if cfg.lora is not None:
+            from podium.base_weights import merged_params  # which is made of this file
+
+            merged = merged_params(checkpoints, step, model or cfg.model, rules)
+            return dataclasses.replace(cfg, lora=None), merged
         of = bind.abstract(model or cfg.model)
         if rules is None:
             one = jax.sharding.SingleDeviceSharding(jax.devices()[0])

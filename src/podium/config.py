@@ -15,6 +15,7 @@ import re
 from typing import Literal
 
 from podium.config_launch import LaunchConfig
+from podium.config_lora import DoraConfig, LoraConfig, check_lora
 from podium.config_model import ModelConfig
 from podium.config_positions import LearnedPositionConfig
 from podium.config_setting import setting
@@ -388,6 +389,9 @@ class TrainConfig:
         None,
         "run folder, or imported model, with whose weights a run begins; None: random",
     )
+    lora: LoraConfig | DoraConfig | None = setting(
+        None, "adapters are trained, init_from's weights stay; None: all is trained"
+    )
     data: DataConfig = setting(DataConfig(), "the tokens")
     optim: OptimConfig = setting(OptimConfig(), "the update")
     loss: LossConfig = setting(LossConfig(), "the objective")
@@ -419,6 +423,7 @@ class TrainConfig:
                 f"global_batch_seqs ({self.global_batch_seqs}) must be a multiple of "
                 f"grad_accum_steps ({self.grad_accum_steps})"
             )
+        check_lora(self.lora, self.init_from, self.optim.state_memory)
         position = self.model.position
         if (
             isinstance(position, LearnedPositionConfig)

@@ -29,6 +29,7 @@ examples:
   python -m podium.train --config=runs/smol/config.json --workdir=runs/tuned \\
       --config.data.paths=gold/mine
   python -m podium.convert --to=hf --input=runs/tuned --output=tuned-hf
+  python -m podium.convert --to=peft --input=runs/lora --output=lora-peft
 """
 
 
@@ -42,12 +43,15 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if (args.source is None) == (args.target is None):
         parser.error(
-            "name one of --from=hf, --from=gguf (a model comes in) and --to=hf (it "
-            "goes out)"
+            "name one of --from=hf, --from=gguf (a model comes in), --to=hf and --to=peft "
+            "(it goes out, or adapters alone)"
         )
     for name in ("step", "dtype", "max_shard_mb", "no_tokenizer"):
         if args.source and getattr(args, name) not in (None, False):
             parser.error(f"--{name} goes with --to=hf")
+    for name in ("max_shard_mb", "no_tokenizer"):
+        if args.target == "peft" and getattr(args, name) not in (None, False):
+            parser.error(f"--{name} goes with --to=hf: adapters are one small file")
     if args.max_shard_mb is not None and args.max_shard_mb < 1:
         parser.error(f"--max_shard_mb is {args.max_shard_mb}; expected 1 or more")
     outcome = _import(args) if args.source else _export(args)
@@ -79,7 +83,13 @@ def _parser() -> cli.Parser:
         help="hf: a model folder of transformers, config.json and safetensors; gguf: a "
         "file of llama.cpp (extra gguf)",
     )
-    add("--to", dest="target", choices=("hf",), help="hf: such a folder is written")
+    add(
+        "--to",
+        dest="target",
+        choices=("hf", "peft"),
+        help="hf: such a folder is written, adapters merged; peft: the adapters alone, as "
+        "peft loads them",
+    )
     add(
         "--input",
         metavar="D",
@@ -142,6 +152,8 @@ def _export(args: argparse.Namespace) -> dict:
     step = find_checkpoint(args.input, args.step, cli.say)
     plan = plan_export(args.input, step, args.dtype)
     check_output(pathlib.Path(args.output))
+    if args.target == "peft":
+        return _export_peft(args, plan)
     with at_work(), Progress("exporting", plan.num_bytes, "convert") as progress:
         export_hf(
             plan,
@@ -157,6 +169,29 @@ def _export(args: argparse.Namespace) -> dict:
         "params": param_count(model_of(args.input, step).model),
         "tensors": len(plan.planned),
         "step": step,
+    }
+
+
+def _export_peft(args: argparse.Namespace, plan: Any) -> dict:
+    from podium.pretrained import origin
+    from podium.pretrained.safetensors_files import LONG_NAMES
+    from podium.pretrained.to_peft import export_peft, plan_peft
+
+    peft = plan_peft(plan)
+    if peft.params.lora.base_dtype != "float32":
+        cli.say(
+            f"note: these adapters were trained on weights in "
+            f"{peft.params.lora.base_dtype}; on others results differ a little"
+        )
+    with at_work():
+        count = export_peft(peft, args.output, LONG_NAMES[args.dtype or "float32"])
+    origin.note(args.input, plan.origin, args.output)
+    return {
+        "output": args.output,
+        "family": plan.family,
+        "params": count,
+        "tensors": len(peft.modules),
+        "step": plan.step,
     }
 
 

@@ -138,6 +138,45 @@ def skipped_batches(
     return [(after, num) for after, num in run["skipped_batches"]]
 
 
+class SavedBase(NamedTuple):
+    """The weights below a run's adapters, as its checkpoints name them."""
+
+    path: str  # a run folder
+    step: int  # of a checkpoint there
+    fingerprint: str  # of its values, see podium.base_weights
+
+
+def saved_base(folder: Folder, step: int) -> SavedBase:
+    """What a checkpoint of adapters says that they were trained on."""
+    return SavedBase(**json.loads(folder.read(f"{step}/run/metadata"))["base"])
+
+
+def find_base(path: str | Path, saved: SavedBase | None) -> int:
+    """The checkpoint in `path` that adapters sit on. Raises CheckpointError.
+
+    `saved` None: adapters that are yet to be trained.
+    """
+    try:
+        return find_checkpoint(path, None if saved is None else saved.step)
+    except CheckpointError as error:
+        if saved is None:
+            raise
+        raise CheckpointError(
+            f"the weights below the adapters, checkpoint {saved.step} of {path} with "
+            f"fingerprint {saved.fingerprint[:12]}, are gone: {error}; put them back "
+            "there, or train on with --config.init_from=D where they lie now"
+        ) from error
+
+
+def changed_base(saved: SavedBase, now: str) -> str:
+    """The message where the base has other values; `now` is their fingerprint."""
+    return (
+        f"checkpoint {saved.step} of {saved.path} is not what the adapters were trained "
+        f"on: it has fingerprint {now[:12]}, that had {saved.fingerprint[:12]}; put the "
+        "other back, or begin anew in another --workdir"
+    )
+
+
 def set_aside(folder: Folder, step: int) -> str:
     """Renames a damaged checkpoint, out of the way of a new one; returns the name."""
     taken = set(folder.names())
@@ -287,6 +326,7 @@ def _check_config(workdir: str | Path, cfg: TrainConfig) -> None:
         for key, old, new in differences(saved, now)
         if not any(key == may or key.startswith(may + ".") for may in MAY_CHANGE)
         and not (key == "data.text" and _is_same_text(saved["data"], now["data"]))
+        and not (key == "init_from" and cfg.lora)  # compared by fingerprint as well
     ]
     if changed:
         raise ConfigError(

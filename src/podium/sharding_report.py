@@ -115,35 +115,24 @@ def make_report(
     Raises ShardingError for a rule that fits no tensor, an axis that nothing uses,
     or a dimension that does not divide.
     """
-    import jax
-
+    from podium.models import adapters, bind
     from podium.sharding.activations import activations
     from podium.trainer.setup import setup
 
     parts = setup(cfg, devices)
     shapes, shardings = parts.layout.shapes, parts.layout.shardings
-    tensors = []
-    for (path, shape), axes, sharding in zip(
-        jax.tree_util.tree_leaves_with_path(shapes.params),
-        jax.tree.leaves(parts.model.axes, is_leaf=lambda x: isinstance(x, tuple)),
-        jax.tree.leaves(shardings.params),
-        strict=True,
-    ):
-        tensors.append(
-            {
-                "name": jax.tree_util.keystr(path, simple=True, separator="/"),
-                "shape": list(shape.shape),
-                "logical_axes": list(axes),
-                "spec": [_entry(e) for e in _full(sharding.spec, len(axes))],
-                "local_shape": list(sharding.shard_shape(shape.shape)),
-                "bytes": _local_bytes(shape, sharding),
-            }
-        )
+    tensors = _tensors("", shapes.params, parts.model.axes, shardings.params)
+    frozen = []
+    if cfg.lora is not None:
+        kept = adapters.frozen(bind.abstract(cfg.model), cfg.lora)
+        frozen = _tensors("frozen/", kept.shapes, kept.axes, shardings.frozen)
     total = {
         "parameters": sum(t["bytes"] for t in tensors),
         "gradients": sum(t["bytes"] for t in tensors),
         "optimizer": _tree_bytes(shapes.opt_state, shardings.opt_state),
     }
+    if frozen:
+        total["frozen_weights"] = sum(t["bytes"] for t in frozen)
     if hosted := _tree_bytes(shapes.opt_state, shardings.opt_state, on_host=True):
         total["optimizer_on_host"] = hosted
     if shapes.ema is not None:
@@ -160,13 +149,40 @@ def make_report(
             if parts.rules.mesh_axes(name)
         },
         "params": sum(math.prod(t["shape"]) for t in tensors),
-        "tensors": tensors,
+        "tensors": tensors + frozen,
         "activations": [dataclasses.asdict(place) for place in placed],
         "bytes_per_device": {
             **total,
             "total": sum(total.values()) - total.get("optimizer_on_host", 0),
         },
     }
+
+
+def _tensors(
+    prefix: str, shapes: Any, axes: Any, shardings: Any
+) -> list[dict[str, Any]]:
+    """A row for every array of a tree of parameters."""
+    import jax
+
+    tensors = []
+    for (path, shape), named, sharding in zip(
+        jax.tree_util.tree_leaves_with_path(shapes),
+        jax.tree.leaves(axes, is_leaf=lambda x: type(x) is tuple),
+        jax.tree.leaves(shardings),
+        strict=True,
+    ):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        tensors.append(
+            {
+                "name": prefix + name,
+                "shape": list(shape.shape),
+                "logical_axes": list(named),
+                "spec": [_entry(e) for e in _full(sharding.spec, len(named))],
+                "local_shape": list(sharding.shard_shape(shape.shape)),
+                "bytes": _local_bytes(shape, sharding),
+            }
+        )
+    return tensors
 
 
 def _compiled(

@@ -62,6 +62,15 @@ def check_start(cfg: TrainConfig, say: Callable[[str], None]) -> None:
         say(f"note: init_from is of another model: {'; '.join(changed[:5])}{more}")
 
 
+def check_base(cfg: TrainConfig, workdir: str | Path, step: int) -> None:
+    """The weights that the adapters of a checkpoint sit on are there; whether they are
+    the same is found when they are read. Raises CheckpointError."""
+    if cfg.lora is None or cfg.init_from is None:
+        return
+    folder = resume.checkpoints_folder(workdir, cfg.checkpoint.folder)
+    resume.find_base(cfg.init_from, resume.saved_base(folder, step))
+
+
 def take_along(start: str | Path, workdir: str | Path) -> None:
     """A run that starts from an imported model has the files that came with it too."""
     source, target = Path(start) / PRETRAINED, Path(workdir) / PRETRAINED

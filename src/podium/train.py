@@ -97,6 +97,8 @@ def _first_step(cfg: TrainConfig, workdir: Path, damaged: dict[int, str]) -> int
     good = resume.step_to_resume(workdir, cfg)
     if good.step is None and not good.damaged:
         starts.check_start(cfg, cli.say)
+    if good.step is not None:
+        starts.check_base(cfg, workdir, good.step)
     damaged.update(good.damaged)
     for step, what in good.damaged.items():
         print(
@@ -358,13 +360,17 @@ def _setup(cfg: TrainConfig) -> "Setup":
 
 def _announce(parts: "Setup", manifests: list["Manifest"], first_step: int | None):
     """One line on what is trained, where, on how much."""
+    import jax
+
     from podium.models.flops import param_count
 
     cfg, devices = parts.cfg, list(parts.mesh.devices.flat)
     tokens = sum(s.tokens for m in manifests for s in m.splits["train"])
     mesh = " x ".join(f"{k}={n}" for k, n in parts.mesh.shape.items() if n > 1)
+    own = sum(math.prod(x.shape) for x in jax.tree.leaves(parts.layout.shapes.params))
+    trained = f", {own:,} of adapters trained" if cfg.lora else ""
     print(
-        f"{param_count(cfg.model):,} parameters on {devices[0].platform} x "
+        f"{param_count(cfg.model):,} parameters{trained} on {devices[0].platform} x "
         f"{len(devices)}{f' (mesh {mesh})' if mesh else ''}; {tokens:,} tokens of data; "
         f"{_steps_to_do(cfg, first_step)} x "
         f"{cfg.global_batch_seqs * cfg.data.seq_len:,} tokens",

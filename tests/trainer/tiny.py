@@ -64,7 +64,8 @@ def batch(seed: int, B: int = 16, T: int = 16) -> Batch:
 def start(cfg: TrainConfig) -> tuple[Setup, TrainState]:
     size = math.prod(cfg.mesh.sizes().values())
     parts = setup(cfg, jax.devices()[:size])
-    return parts, init_state(cfg.model, cfg.seed, parts.optimizer, parts.layout)
+    state = init_state(cfg.model, cfg.seed, parts.optimizer, parts.layout, cfg.lora)
+    return parts, state
 
 
 def train(cfg: TrainConfig, steps: int) -> tuple[list[dict[str, float]], TrainState]:

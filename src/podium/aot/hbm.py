@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What fills a device's memory: parameters, optimizer, gradients, activations, the rest.
 
-Parameters, optimizer state and gradients follow from the layout; a gradient lies as its
+Parameters (of adapters, the frozen weights are a heading of their own), optimizer state
+and gradients follow from the layout; a gradient lies as its
 parameter does, in float32, and all of them exist when they are clipped by their norm.
 Activations are what the loop over layers stacks up for the backward pass, read from the
 compiled program. The rest of the compiler's peak is temporaries: gathered layers,
@@ -29,6 +30,8 @@ def split(parts: Any, hlo: str, peak_bytes: int) -> dict[str, int]:
         "gradients": tree_bytes(shapes.params, shardings.params),
         "activations": stacked_bytes(parse(hlo)),
     }
+    if shapes.frozen is not None:
+        found["frozen_weights"] = tree_bytes(shapes.frozen, shardings.frozen)
     if shapes.ema is not None:
         found["averaged_weights"] = tree_bytes(shapes.ema, shardings.ema)
     found["temporaries"] = peak_bytes - sum(found.values())

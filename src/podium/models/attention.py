@@ -104,10 +104,10 @@ class Attention(nnx.Module):
         self, x_BTD: Array, rows: Rows, cache: LayerCache
     ) -> tuple[Array, tuple[Array, ...]]:
         """New tokens read the cache and each other; also returns it with them in it."""
-        q_BTNH, *new = self._project(x_BTD, rows)
-        kept = k_BSKH, v_BSKH = cache.with_new(tuple(new))
+        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, rows)
+        kept = k_BSKH, v_BSKH = cache.with_new((k_BTKH, v_BTKH))
         if rows.segment_ids_BT is not None:  # the cache was empty
-            return self._merge(self._attend(q_BTNH, *new, rows)), kept
+            return self._merge(self._attend(q_BTNH, k_BTKH, v_BTKH, rows)), kept
         out_BTNH = attention_to_cache(
             q_BTNH,
             k_BSKH,

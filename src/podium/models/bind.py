@@ -33,8 +33,8 @@ def abstract(cfg: ModelConfig) -> Abstract:
     graphdef, state = nnx.split(model)
     shapes, axes = {}, {}
     for path, variable in nnx.to_flat_state(state):
-        _insert(shapes, path, variable.get_value())
-        _insert(axes, path, variable.get_metadata("axes"))
+        insert(shapes, path, variable.get_value())
+        insert(axes, path, variable.get_metadata("axes"))
     return Abstract(graphdef, shapes, axes)
 
 
@@ -49,7 +49,8 @@ def bind(graphdef: Any, params: Params) -> Transformer:
     return nnx.merge(graphdef, params)
 
 
-def _insert(tree: dict[str, Any], path: tuple, leaf: Any) -> None:
+def insert(tree: dict[str, Any], path: tuple, leaf: Any) -> None:
+    """Puts a leaf into a nested dict, making what is above it."""
     for name in path[:-1]:
         tree = tree.setdefault(name, {})
     tree[path[-1]] = leaf

@@ -170,9 +170,16 @@ def forward_flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
     return 2.0 * matmul_params(cfg) + attention_flops_per_token(cfg, seq_len)
 
 
-def train_flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
-    """Operations of a training step per token: forward, and twice that backward."""
-    return 3.0 * forward_flops_per_token(cfg, seq_len)
+def train_flops_per_token(
+    cfg: ModelConfig, seq_len: int, *, is_frozen: bool = False
+) -> float:
+    """Operations of a training step per token: forward, and twice that backward.
+
+    Frozen weights, below adapters, have no gradient: one forward pass of theirs less. The
+    adapters' own operations, a few in a thousand, do not count.
+    """
+    whole = 3.0 * forward_flops_per_token(cfg, seq_len)
+    return whole - 2.0 * matmul_params(cfg) if is_frozen else whole
 
 
 def decode_flops_per_token(cfg: ModelConfig, context_tokens: int) -> float:

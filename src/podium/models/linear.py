@@ -9,7 +9,7 @@ order. The result is the same on every platform.
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,15 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from podium.models.quantized import Dots, Types, quantize, quantized_dot, scaled
+from podium.models.adapted import Adapted
+from podium.models.quantized import (
+    Dots,
+    Types,
+    dequantized,
+    quantize,
+    quantized_dot,
+    scaled,
+)
 from podium.models.ring_scatter import ring_size, scattered_gradient
 from podium.sharding.constrain import current_platform, current_rules
 
@@ -36,13 +44,29 @@ def linear(
     [B, T, D] x [D, N, H] -> [B, T, N, H]; with num_contracted=2,
     [B, T, N, H] x [N, H, D] -> [B, T, D]. Gradients pass straight through rounding.
     """
-    how = _How(num_contracted, _axes(weight), dots)
-    out = _linear(how, x, _cast(weight[...], x.dtype))
+    w = value_of(weight)
+    base = w.base if isinstance(w, Adapted) else w
+    how = _How(num_contracted, _axes(weight, base.ndim), dots)
+    out: Array = _linear(how, x, _cast(base, x.dtype))
+    if isinstance(w, Adapted):
+        out = w.add_change(x, out, _plain)
     return checkpoint_name(out, "linear")  # what remat="dots" saves
 
 
-def _cast(w: Array, dtype: jnp.dtype) -> Array:
+def value_of(weight: nnx.Param | Array) -> Any:
+    """What a parameter holds: an array, or for adapters to be trained a frozen weight,
+    a qwix.QArray maybe, or an `Adapted`."""
+    return weight.get_value() if isinstance(weight, nnx.Param) else weight
+
+
+def _plain(x: Array, w: Array, num_contracted: int) -> Array:
+    return _linear(_How(num_contracted, (), NOT_QUANTIZED), x, w.astype(x.dtype))
+
+
+def _cast(w: Any, dtype: jnp.dtype) -> Array:
     """A weight in the activations' type."""
+    if not isinstance(w, Array):
+        return dequantized(w, dtype)
     is_rounded = w.dtype == jnp.float32 and dtype != jnp.float32
     if is_rounded and current_platform() == "tpu":
         return _cast_here(w, dtype)
@@ -93,11 +117,11 @@ class _How(NamedTuple):
         return tuple(None if a in stored else a for a in self.axes) or None
 
 
-def _axes(weight: nnx.Param | Array) -> tuple[str | None, ...]:
+def _axes(weight: nnx.Param | Array, rank: int) -> tuple[str | None, ...]:
     if not isinstance(weight, nnx.Param):
         return ()
     # A stacked layer still carries "layers" in front.
-    return weight.get_metadata().get("axes", ())[-weight[...].ndim :]
+    return weight.get_metadata().get("axes", ())[-rank:]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -169,7 +193,16 @@ def linear_to_float32(x: Array, weight: nnx.Param | Array, axis: int) -> Array:
     The gradient that comes back is rounded to x's type before its two products: in
     float32 they would leave the fast matrix units.
     """
-    return _linear32(axis, x, weight[...].astype(x.dtype))
+    w = value_of(weight)
+    if not isinstance(w, Adapted):
+        return _linear32(axis, x, w.astype(x.dtype))
+    out: Array = _linear32(axis, x, w.base.astype(x.dtype))
+    return w.add_change(x, out, _plain32)
+
+
+def _plain32(x: Array, w: Array, num_contracted: int) -> Array:
+    assert num_contracted == 1
+    return _linear32(0, x, w.astype(x.dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

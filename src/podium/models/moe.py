@@ -24,8 +24,9 @@ from podium.config_model import (
     MoeConfig,
 )
 from podium.models import moe_capacity, moe_dropless
+from podium.models.adapted import as_float
 from podium.models.layers import GatedMlp, gelu, kernel_normal, residual_normal, silu
-from podium.models.linear import linear_to_float32
+from podium.models.linear import linear_to_float32, value_of
 from podium.models.width import kernel_std
 from podium.sharding.constrain import param, shard
 
@@ -156,7 +157,7 @@ class MoeMlp(nnx.Module):
         )
         choice, routing = self.router(x_BTD, is_real_BT)
         weights = tuple(
-            w[...].astype(x_BTD.dtype) for w in (self.gate, self.up, self.down)
+            as_float(value_of(w), x_BTD.dtype) for w in (self.gate, self.up, self.down)
         )
         if isinstance(self.dispatch, CapacityConfig) and not is_decode:
             y_BTD = moe_capacity.experts(

@@ -92,6 +92,11 @@ def quantize(x: Array, contracted: range, type_name: str) -> Any:
     )
 
 
+def dequantized(weight: Any, dtype: jnp.dtype) -> Array:
+    """The numbers that a qwix.QArray stands for, rounded to `dtype` once."""
+    return (weight.qvalue.astype(jnp.float32) * weight.scale).astype(dtype)
+
+
 def scaled(product: Array, lhs: Any, rhs: Any, num_rows: int) -> Array:
     """The product over the first `num_rows` dims of two quantised arrays' numbers, times
     their scales, in float32."""

@@ -162,7 +162,7 @@ class Params:
     def __init__(self, workdir: str | Path, step: int):
         self._base = checkpoints_folder(workdir).inside(f"{step}/state").path
         self._open: dict[str, Any] = {}
-        self._name = "ema" if self._has("ema.embed.table") else "params"
+        self._name = "ema" if self._has("ema.") else "params"
 
     def read(self, leaves: Sequence[Leaf]) -> list[np.ndarray]:
         """Shares of some parameters, float32, whose arrays alone stay open."""
@@ -195,9 +195,11 @@ class Params:
         context = ts.Context({"cache_pool": {"total_bytes_limit": 2 * chunk}})
         return ts.open(store.spec(), context=context).result()
 
-    def _has(self, name: str) -> bool:
+    def _has(self, prefix: str) -> bool:
         store = ts.KvStore.open(self._kvstore("")).result()
-        return bool(store.read(f"{name}/.zarray").result().value)
+        # The next string that does not begin so.
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        return bool(store.list(ts.KvStore.KeyRange(prefix, end)).result())
 
     def _kvstore(self, path: str) -> dict[str, Any]:
         base = self._base if "://" in self._base else f"file://{self._base}"

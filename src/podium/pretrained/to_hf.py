@@ -12,6 +12,7 @@ from podium.config import TrainConfig
 from podium.errors import ConfigError
 from podium.input.manifest import TokenizerInfo
 from podium.pretrained import side_files
+from podium.pretrained.adapted_params import AdaptedParams, open_params
 from podium.pretrained.configs import (
     comparable,
     fields_of,
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
     config: Tree
     tensors: dict[str, Tensor]
     planned: list[Planned]
+    params: Params | AdaptedParams  # whence the weights are read
     origin: Tree  # where it comes from
 
     @property
@@ -54,7 +56,8 @@ def plan_export(workdir: str | Path, step: int, dtype: str | None = None) -> Pla
         dtype: "float32", "bfloat16" or "float16"; None: as the model was imported,
             float32 where it was not.
 
-    Raises ConfigError where no family of transformers has the model's parts.
+    Raises ConfigError where no family of transformers has the model's parts,
+    CheckpointError where the weights below adapters are gone or changed.
     """
     workdir = Path(workdir)
     cfg = model_of(workdir, step)
@@ -74,7 +77,8 @@ def plan_export(workdir: str | Path, step: int, dtype: str | None = None) -> Pla
         if key in config:
             config[key] = {v: k for k, v in LONG_NAMES.items()}[usual]
     origin = origin_of(workdir, step)
-    return Plan(workdir, step, family, config, by_name, planned, origin)
+    params = open_params(workdir, step)
+    return Plan(workdir, step, family, config, by_name, planned, params, origin)
 
 
 def export_hf(
@@ -88,11 +92,10 @@ def export_hf(
     """Writes the model folder `output`, a tensor at a time."""
     output = Path(output)
     check_output(output)
-    params = Params(plan.workdir, plan.step)
 
     def read(planned: Planned) -> np.ndarray:
         tensor = plan.tensors[planned.name]
-        return tensor.to_theirs(params.read(tensor.leaves))
+        return tensor.to_theirs(plan.params.read(tensor.leaves))
 
     with under_way(output) as part:
         if has_tokenizer:

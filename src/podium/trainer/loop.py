@@ -18,7 +18,6 @@ from typing import Any
 import jax
 
 from podium import lost_peers, processes
-from podium.checkpoint import restore_params
 from podium.code_commit import commit
 from podium.errors import HardwareError, at_work
 from podium.input.device import Feed, Prefetcher, prefetch
@@ -27,7 +26,6 @@ from podium.input.server import InputServer, Stream
 from podium.input.spec import StreamSpec
 from podium.resume import (
     checkpoints_folder,
-    find_checkpoint,
     skipped_batches,
     whole_steps,
 )
@@ -37,6 +35,7 @@ from podium.trainer.damage import DamageLog
 from podium.trainer.evaluate import evaluate
 from podium.trainer.events import Events, Steps
 from podium.trainer.faults import Faults, Rewind
+from podium.trainer.first_state import first_state
 from podium.trainer.hosts import HostTimes
 from podium.trainer.maintenance import Maintenance
 from podium.trainer.metrics import Metrics
@@ -45,7 +44,7 @@ from podium.trainer.progress import Progress
 from podium.trainer.reporter import Reporter
 from podium.trainer.saving import Saver
 from podium.trainer.setup import Setup
-from podium.trainer.state import TrainState, init_state, state_of
+from podium.trainer.state import TrainState, weights
 from podium.trainer.step import StepFn, batch_sharding, make_eval_step
 from podium.trainer.stopping import Stopping
 from podium.trainer.summary import summary
@@ -350,20 +349,10 @@ class Trainer:
             self.events.add("checkpoint", step=step, secs=secs)
 
     def _first_state(self) -> TrainState:
-        if self.resume_step is None and self.cfg.init_from is not None:
-            step = find_checkpoint(self.cfg.init_from)
-            _, params = restore_params(
-                self.cfg.init_from, step, rules=self.setup.rules, model=self.cfg.model
-            )
-            return state_of(params, self.setup.optimizer, self.setup.layout)
-        if self.resume_step is None:
-            return init_state(
-                self.cfg.model,
-                self.cfg.seed,
-                self.setup.optimizer,
-                self.setup.layout,
-            )
-        return self.saver.restore(self.resume_step, self.setup.layout)
+        state, self.saver.base = first_state(
+            self.setup, self.workdir, self.resume_step, self.saver.restore
+        )
+        return state
 
     def is_eval(self, step: int) -> bool:
         """Whether the state after a step is to be evaluated."""
@@ -391,11 +380,10 @@ class Trainer:
                 self.cfg,
                 setup.model,
                 setup.rules,
-                setup.layout.shardings.params,
+                weights(self.cfg, setup.layout.shardings),
                 len(self.groups.names),
             )
         groups, stream = self.groups, self.server.open(spec)
-        params = state.params if state.ema is None else state.ema
         with (
             jax.profiler.TraceAnnotation(EVALUATION),
             prefetch(stream, self.feed) as batches,
@@ -404,7 +392,9 @@ class Trainer:
                 (batch, self.feed.put_one(groups.of_batch(i)))
                 for i, batch, _ in batches
             )
-            found = evaluate(self.eval_step, params, grouped, groups.names)
+            found = evaluate(
+                self.eval_step, weights(self.cfg, state), grouped, groups.names
+            )
         result = found.to_metrics()
         self.damage.note(stream.take_damaged(), step)
         self.eval_loss = result["eval_loss"]

@@ -145,7 +145,7 @@ class Rates:
         self._num_devices = len(devices)
         self.tokens = cfg.global_batch_seqs * cfg.data.seq_len
         self._flops = self.tokens * flops.train_flops_per_token(
-            cfg.model, cfg.data.seq_len
+            cfg.model, cfg.data.seq_len, is_frozen=cfg.lora is not None
         )
         peak = peak_flops_per_sec(devices[0], cfg.model.dtype)
         self._peak = None if peak is None else peak * len(devices)

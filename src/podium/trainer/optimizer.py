@@ -16,7 +16,8 @@ from podium.config import (
 from podium.models.width import Ratios, muon_factor, step_factor
 
 STACKED = ("repeats", "layers", "experts")  # leading axes: many kernels in one array
-NO_DECAY = ("bias", "scale", "choice_bias")  # parameter names; vectors are not decayed
+# Names of parameters; vectors are not decayed.
+NO_DECAY = ("bias", "scale", "choice_bias", "magnitude")
 
 
 def make_optimizer(

@@ -8,9 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+
 from podium.config import TrainConfig
+from podium.models import bind
+from podium.models.adapters import merge
 from podium.trainer.loop import Outcome
 from podium.trainer.metrics import read_metrics
+from podium.trainer.state import weights
 
 
 def final_report(
@@ -72,7 +77,6 @@ def _best_effort(what: str) -> Iterator[None]:
 
 def sample_text(cfg: TrainConfig, outcome: Outcome) -> str:
     """What the final weights write after `cfg.sample.prompt`."""
-    import jax
 
     from podium.generate import Sampling, generate
     from podium.sample import prompt_tokens
@@ -80,18 +84,19 @@ def sample_text(cfg: TrainConfig, outcome: Outcome) -> str:
     from podium.tokenizer import load_tokenizer
 
     assert cfg.sample
-    state = outcome.state
+    whole = weights(cfg, outcome.state)
+    if cfg.lora is not None:
+        whole = jax.jit(lambda w: merge(bind.abstract(cfg.model), w))(whole)
     tokenizer = load_tokenizer(cfg.data.paths[0])
-    params = state.params if state.ema is None else state.ema
     tokens = generate(
         cfg.model,
-        params,
+        whole,
         [prompt_tokens(cfg.sample.prompt, tokenizer)],
         num_tokens=cfg.sample.num_tokens,
         sampling=Sampling(temperature=cfg.sample.temperature, top_p=cfg.sample.top_p),
         seed=cfg.seed,
         end_ids={tokenizer.eos_id},
-        rules=serving_rules(cfg.sharding, jax.tree.leaves(params)[0].sharding.mesh),
+        rules=serving_rules(cfg.sharding, jax.tree.leaves(outcome.state.params)[0].sharding.mesh),
     )[0]
     return tokenizer.decode(tokens)
 

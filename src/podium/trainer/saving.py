@@ -21,6 +21,7 @@ import numpy as np
 from podium.config import TrainConfig
 from podium.errors import PodiumError, StorageError
 from podium.lost_peers import is_loss
+from podium.resume import SavedBase
 from podium.skipped_batches import Skips
 from podium.storage import refusal
 from podium.trainer.events import Events, read_events
@@ -66,6 +67,7 @@ class Saver:
         self._workdir, self._cfg, self._events = workdir, cfg, events
         self._fingerprints, self._skips, self._say = fingerprints, skips, say
         self._interval = Interval(cfg.checkpoint.every_steps, first_step)
+        self.base: SavedBase | None = None  # with adapters: what they sit on
         self._opened: Checkpoints | None = None
         self._under_way: _UnderWay | None = None
         self._failures = 0
@@ -139,6 +141,7 @@ class Saver:
                 fingerprints=self._fingerprints,
                 eval_loss=eval_loss,
                 skips=self._skips,
+                base=self.base,
             )
             blocked = time.monotonic() - begun
             self._under_way = _UnderWay(step, begun, blocked)

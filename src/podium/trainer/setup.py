@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
 from podium.input.batch import Batch
-from podium.models import bind, pipeline
+from podium.models import adapters, bind, pipeline
 from podium.models.attention_dispatch import check_implementation
 from podium.models.width import ratios
 from podium.sharding.mesh import make_mesh
@@ -36,7 +36,7 @@ class Setup:
 
     cfg: TrainConfig
     rules: ShardingRules
-    model: bind.Abstract
+    model: bind.Abstract  # shapes and axes of what is trained: of adapters, with `lora`
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     layout: StateLayout
@@ -76,7 +76,12 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
     check_implementation(cfg.model, cfg.data.seq_len, rules)
     rows = cfg.global_batch_seqs // cfg.grad_accum_steps
     pipeline.schedule(cfg.model.pipeline, rules, rows)
-    model = bind.abstract(cfg.model)
+    model, frozen = bind.abstract(cfg.model), None
+    if cfg.lora is not None:
+        model, frozen = (
+            adapters.trained(model, cfg.lora),
+            adapters.frozen(model, cfg.lora),
+        )
     schedule = learning_rate(cfg.optim, cfg.num_steps)
     wider = ratios(cfg.model) if cfg.model.width_transfer else None
     optimizer = make_optimizer(cfg.optim, schedule, model.axes, wider)
@@ -86,6 +91,7 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
         rules,
         use_ema=cfg.optim.ema_decay is not None,
         state_memory=cfg.optim.state_memory,
+        frozen=frozen,
     )
     step = make_train_step(cfg, model, optimizer, schedule, rules, state_layout)
     return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)

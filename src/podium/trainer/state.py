@@ -12,8 +12,10 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from podium.config import TrainConfig
+from podium.config_lora import Lora
 from podium.config_model import ModelConfig
-from podium.models import bind
+from podium.models import adapters, bind
 from podium.sharding.rules import ShardingRules
 from podium.trainer.guard import nothing_yet
 from podium.trainer.update import on_host
@@ -22,13 +24,15 @@ from podium.trainer.update import on_host
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes, one pytree of global arrays."""
+    """What a step takes and gives back, one pytree of global arrays. All of it changes
+    but `frozen`, which no checkpoint holds."""
 
     step: Any  # [] int32, steps done; names the next batch
     params: Any  # nested dict of float32
     opt_state: Any  # optax's
     ema: Any  # averaged params, or None
     recent: Any  # guard.Recent: losses and gradient norms of the last steps
+    frozen: Any = None  # with adapters, which `params` then are: the weights below them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,10 @@ class StateLayout:
 
 
 def new_state(
-    params: Any, optimizer: optax.GradientTransformation, use_ema: bool
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    use_ema: bool,
+    frozen: Any = None,
 ) -> TrainState:
     """The state before the first step."""
     return TrainState(
@@ -58,7 +65,15 @@ def new_state(
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, params) if use_ema else None,
         recent=nothing_yet(),
+        frozen=frozen,
     )
+
+
+def weights(cfg: TrainConfig, state: TrainState) -> Any:
+    """What the model computes with after a step, for evaluation: averaged if there are
+    averages; with adapters as `adapters.bound` puts them. Of shardings alike."""
+    params = state.params if state.ema is None else state.ema
+    return adapters.bound(cfg.lora, params, state.frozen)
 
 
 def layout(
@@ -68,12 +83,20 @@ def layout(
     *,
     use_ema: bool,
     state_memory: str = "device",
+    frozen: bind.Abstract | None = None,
 ) -> StateLayout:
     """Where every leaf lives. Optimizer moments lie as their parameter does, on the
-    device or, but for vectors such as norms', in its host's memory."""
+    device or, but for vectors such as norms', in its host's memory.
+
+    `model` is what is trained; under adapters `frozen` is what is not.
+    """
     param_shardings = param_layout(model, rules)
     moment_shardings = param_layout(model, rules, embed="opt_embed")
-    shapes = jax.eval_shape(lambda p: new_state(p, optimizer, use_ema), model.shapes)
+    shapes = jax.eval_shape(
+        lambda p, frozen: new_state(p, optimizer, use_ema, frozen),
+        model.shapes,
+        frozen and frozen.shapes,
+    )
     replicated = NamedSharding(rules.mesh, P())
 
     of_param = {
@@ -113,6 +136,7 @@ def layout(
         opt_state=opt_shardings,
         ema=moment_shardings if use_ema else None,
         recent=jax.tree.map(lambda _: replicated, shapes.recent),
+        frozen=frozen and param_layout(frozen, rules),
     )
     return StateLayout(shapes, shardings, moment_shardings)
 
@@ -146,12 +170,17 @@ def init_state(
     seed: int,
     optimizer: optax.GradientTransformation,
     state_layout: StateLayout,
+    lora: Lora | None = None,
 ) -> TrainState:
     """Random parameters, each device making its own shard of them."""
     use_ema = state_layout.shapes.ema is not None
 
     def init(key: Array) -> TrainState:
-        return new_state(bind.init_params(model, key), optimizer, use_ema)
+        params, frozen = bind.init_params(model, key), None
+        if lora is not None:
+            frozen = adapters.freeze(bind.abstract(model), params, lora)
+            params = adapters.init(bind.abstract(model), lora, frozen, seed)
+        return new_state(params, optimizer, use_ema, frozen)
 
     # Random bits are much code that runs once: on a CPU, compiling it with all
     # optimizations takes longer than the training step does.
@@ -162,7 +191,9 @@ def init_state(
 
 
 def state_of(
-    params: Any, optimizer: optax.GradientTransformation, state_layout: StateLayout
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    state_layout: StateLayout,
 ) -> TrainState:
     """The state before the first step, of weights that are there already.
 
@@ -175,3 +206,25 @@ def state_of(
 
     make = jax.jit(begin, out_shardings=state_layout.shardings, donate_argnums=0)
     return make(params)
+
+
+def state_on(
+    frozen: Any,
+    cfg: TrainConfig,
+    optimizer: optax.GradientTransformation,
+    state_layout: StateLayout,
+) -> TrainState:
+    """The state before the first step of adapters on weights that are there already.
+
+    `frozen` lies as the layout says.
+    """
+    lora, use_ema = cfg.lora, state_layout.shapes.ema is not None
+    assert lora is not None
+
+    def begin(frozen: Any) -> TrainState:
+        params = adapters.init(bind.abstract(cfg.model), lora, frozen, cfg.seed)
+        return new_state(params, optimizer, use_ema)
+
+    shardings = dataclasses.replace(state_layout.shardings, frozen=None)
+    state = jax.jit(begin, out_shardings=shardings)(frozen)
+    return dataclasses.replace(state, frozen=frozen)

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from podium.config import TrainConfig
 from podium.input.batch import Batch
 from podium.models import bind
+from podium.models.adapters import bound
 from podium.models.layer_stack import layer_stacks
 from podium.models.transformer import Transformer, in_order
 from podium.models.width import ratios
@@ -79,7 +80,7 @@ def step_with_gradients(
 
     def train_step(state: TrainState, batch: Batch):
         with use_rules(rules):
-            (sums, loads), grads = _gradients(cfg, model, state.params, batch)
+            (sums, loads), grads = _gradients(cfg, model, state, batch)
             grads = jax.lax.with_sharding_constraint(grads, state_layout.gradients)
             # No number where a batch has no token left, as after damage: it is skipped.
             loss = sums.cross_entropy / sums.tokens
@@ -93,7 +94,8 @@ def step_with_gradients(
             loads = jax.tree.map(
                 lambda load: jnp.where(verdict.is_skipped, 0.0, load), loads
             )
-            params = balanced(cfg.model, cast(Any, params), loads)
+            if state.frozen is None:
+                params = balanced(cfg.model, cast(Any, params), loads)
             metrics = {
                 "loss": loss,
                 "z_loss": cfg.loss.z_loss * sums.z / jnp.maximum(sums.tokens, 1.0),
@@ -115,6 +117,7 @@ def step_with_gradients(
                     opt_state=opt_state,
                     ema=_average(cfg.optim.ema_decay, state.ema, params),
                     recent=verdict.recent,
+                    frozen=state.frozen,
                 ),
                 metrics,
                 grads,
@@ -233,12 +236,13 @@ def _forward(
 
 
 def _gradients(
-    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
+    cfg: TrainConfig, model: bind.Abstract, state: TrainState, batch: Batch
 ) -> tuple[tuple[LossSums, Loads], Any]:
-    num_tokens = scored_tokens(batch.targets)
+    params, num_tokens = state.params, scored_tokens(batch.targets)
 
     def objective(params: Any, part: Batch) -> tuple[Array, tuple[LossSums, Loads]]:
-        sums, loads = _forward(cfg, model, params, part)
+        whole = bound(cfg.lora, params, state.frozen)
+        sums, loads = _forward(cfg, model, whole, part)
         # The mean is over the tokens of the whole batch, not of the part, so that
         # accumulated gradients equal the big batch's also when padding is uneven.
         return sums.objective(cfg.loss.z_loss, num_tokens), (sums, loads)

@@ -1,0 +1,194 @@
+# Copyright 2026 The Podium Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run that trains adapters: its checkpoints, its base, and what reads them."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from podium import cli, convert, evaluate, sample, train
+from podium.checkpoint import restore_params
+from podium.preparation.spec import PrepareSpec
+from podium.prepare import prepare
+from podium.pretrained.safetensors_files import read_folder
+from podium.tokenizer import train_bpe
+from podium.trainer.metrics import read_metrics
+from tests.pretrained.folders import GOLDEN, make_folder
+
+VOCAB = 300
+TEXT = "It was the best of times, it was the worst of times, and nobody knew which. "
+SIZES = {"model.embed_tokens.weight": [VOCAB, 24], "lm_head.weight": [VOCAB, 24]}
+FLAGS = (
+    "--config.data.seq_len=32",
+    "--config.optim.peak_lr=1e-2",
+    "--config.optim.schedule.kind=constant",
+    "--config.optim.schedule.warmup_steps=0",
+    "--config.checkpoint.every_steps=2",
+    "--config.watchdog=None",
+    "--config.lora.kind=dora",
+    "--config.lora.rank=2",
+    "--config.lora.base_dtype=int8",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _standard_promotion_in_every_thread():
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def run(main, *argv, can_continue=False) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main, [str(a) for a in argv], can_continue=can_continue)
+    return ended.value.code or 0
+
+
+def tune(home, name, num_steps, *more) -> int:
+    return run(
+        train.main,
+        f"--config={home / 'run' / 'config.json'}",
+        f"--config.data.paths={home / 'gold'}",
+        f"--workdir={home / name}",
+        f"--config.num_steps={num_steps}",
+        *FLAGS,
+        *more,
+        can_continue=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An imported model, data of its tokens, a whole run and one that was continued."""
+    home = tmp_path_factory.mktemp("lora")
+    config = {"vocab_size": VOCAB, "eos_token_id": 0}
+    folder = make_folder("llama_3_8b", home / "hf", tensors=SIZES, config=config)
+    train_bpe([TEXT * 20], VOCAB, is_at_most=True).save(folder)
+    flags = ["--from=hf", f"--input={folder}", f"--output={home / 'run'}"]
+    assert convert.main(flags) == 0
+    text = home / "text"
+    text.mkdir()
+    for i in range(8):
+        (text / f"{i}.txt").write_text(f"{i}. " + TEXT * 4)
+    prepare(
+        PrepareSpec(
+            inputs=(str(text),),
+            output=str(home / "gold"),
+            tokenizer=str(home / "run" / "tokenizer.json"),
+            eval_fraction=0.25,
+            num_workers=1,
+        )
+    )
+    assert tune(home, "whole", 4) == 0
+    assert tune(home, "parts", 2) == 0
+    assert tune(home, "parts", 4) == 0
+    return home
+
+
+def saved_run(home, name) -> dict:
+    path = home / name / "checkpoints" / "4" / "run" / "metadata"
+    return json.loads(path.read_text())
+
+
+def test_a_run_that_was_continued_is_the_whole_one(home):
+    whole, parts = (read_metrics(home / name) for name in ("whole", "parts"))
+    assert [r["loss"] for r in parts if "loss" in r] == [
+        r["loss"] for r in whole if "loss" in r
+    ]
+    assert whole[-1]["eval_loss"] == parts[-1]["eval_loss"]
+    assert saved_run(home, "whole")["base"] == saved_run(home, "parts")["base"]
+
+
+def test_its_checkpoints_hold_adapters_alone_and_name_the_base(home):
+    base = saved_run(home, "whole")["base"]
+    assert base["path"] == str((home / "run").absolute())
+    assert base["step"] == 0
+    assert len(base["fingerprint"]) == 64
+    metadata = home / "whole" / "checkpoints" / "4" / "state" / "_METADATA"
+    names = {
+        tuple(key["key"] for key in leaf["key_metadata"])
+        for leaf in json.loads(metadata.read_text())["tree_metadata"].values()
+    }
+    assert {name[0] for name in names} == {"step", "params", "opt_state", "recent"}
+    params = [name for name in names if name[0] == "params"]
+    assert {name[-1] for name in params} == {"a", "b", "magnitude"}
+    assert len(params) == 3 * 7  # matmuls of a block, all layers in one array
+
+
+def test_it_is_evaluated_and_sampled_as_it_was_trained(home, capsys):
+    flags = (f"--workdir={home / 'whole'}", "--json")
+    assert run(evaluate.main, *flags) == 0
+    found = json.loads(capsys.readouterr().out)["eval_loss"]
+    losses = [r["eval_loss"] for r in read_metrics(home / "whole") if "eval_loss" in r]
+    assert found == pytest.approx(losses[-1], rel=1e-4)
+    assert run(evaluate.main, f"--workdir={home / 'run'}", "--json",
+               f"--data={home / 'gold'}", "--batch_seqs=8") == 0  # fmt: skip
+    assert found < json.loads(capsys.readouterr().out)["eval_loss"]
+    assert run(sample.main, *flags, "--prompt=It was", "--num_tokens=4") == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "It was"
+
+
+def test_a_base_that_is_gone_or_changed_is_one_line(home, tmp_path, capsys):
+    mine = tmp_path / "home"
+    shutil.copytree(home / "run", mine / "run")
+    shutil.copytree(home / "gold", mine / "gold")
+    shutil.copytree(home / "whole", mine / "whole")
+    there = f"--config.init_from={mine / 'run'}"
+    assert tune(mine, "whole", 6, there) == 0  # moved, but the same
+    capsys.readouterr()
+
+    shutil.rmtree(mine / "run" / "checkpoints")
+    print_ = saved_run(home, "whole")["base"]["fingerprint"][:12]
+    assert tune(mine, "whole", 8, there) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"fingerprint {print_}, are gone" in error
+
+    # Other weights of the same shapes, drawn by another family's name.
+    config = json.loads((home / "hf" / "config.json").read_text())
+    other = make_folder(
+        "qwen_2_7b", tmp_path / "hf", config=config, tensors=others_of(home / "hf")
+    )
+    shutil.copy(home / "hf" / "config.json", other / "config.json")
+    shutil.copy(home / "hf" / "tokenizer.json", other / "tokenizer.json")
+    shutil.rmtree(mine / "run")
+    flags = ["--from=hf", f"--input={other}", f"--output={mine / 'run'}"]
+    assert convert.main(flags) == 0
+    capsys.readouterr()
+    out = f"--output={mine / 'out'}"
+    for again in (
+        lambda: tune(mine, "whole", 8, there),
+        lambda: run(convert.main, "--to=hf", f"--input={mine / 'whole'}", out),
+    ):
+        assert again() == 2
+        error = capsys.readouterr().err
+        assert "not what the adapters were trained on: it has fingerprint" in error
+        assert f"that had {print_}" in error
+
+
+def others_of(folder) -> dict:
+    """The shapes that a golden folder of another family would have to have."""
+    wanted = {name: list(t.shape) for name, t in read_folder(folder).items()}
+    return {name: wanted.get(name) for name in GOLDEN["qwen_2_7b"]["tensors"]} | wanted
+
+
+def test_it_goes_out_merged_and_to_peft(home, capsys):
+    flags = [f"--input={home / 'whole'}", f"--output={home / 'out'}"]
+    assert convert.main(["--to=hf", *flags]) == 0
+    again = [f"--input={home / 'out'}", f"--output={home / 'again'}"]
+    assert convert.main(["--from=hf", *again]) == 0
+    _, want = restore_params(home / "whole")
+    _, got = restore_params(home / "again")
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), got, want
+    )
+    flags = [f"--input={home / 'whole'}", f"--output={home / 'peft'}"]
+    assert convert.main(["--to=peft", *flags]) == 0
+    assert "trained on weights in int8" in capsys.readouterr().err
+    config = json.loads((home / "peft" / "adapter_config.json").read_text())
+    assert config["use_dora"]
+    assert set(config["target_modules"]) == {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    }
