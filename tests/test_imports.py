@@ -24,6 +24,7 @@ ALLOWED = {
         "code_commit",
         "input",
         "storage",
+        "chat_template",
         "tokenizer",
         "tokenizer_words",
         "preparation",

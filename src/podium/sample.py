@@ -21,6 +21,7 @@ EXAMPLE = """\
 example:
   python -m podium.sample --workdir=runs/quickstart --prompt="def main(" --num_tokens=64
   python -m podium.sample --workdir=D --prompt=One --prompt=Two --temperature=0
+  python -m podium.sample --workdir=runs/model --chat --prompt="What is a list?"
 
 One prompt streams to the terminal; several are generated together and printed in turn.
 """
@@ -39,6 +40,11 @@ def parser() -> cli.Parser:
         action="append",
         required=True,
         help="text to continue; may be given several times",
+    )
+    out.add_argument(
+        "--chat",
+        action="store_true",
+        help="each prompt is a message to a chat model, which answers it",
     )
     out.add_argument(
         "--num_tokens", type=int, default=100, help="new tokens (default: 100)"
@@ -72,14 +78,18 @@ def main(argv: Sequence[str]) -> int:
     check_num_tokens(args.num_tokens)
     step = find_checkpoint(args.workdir, args.step, cli.say)
     tokenizer = tokenizer_of(args.workdir)
-    prompts = [prompt_tokens(text, tokenizer) for text in args.prompt]
+    ends = end_ids(args.workdir, tokenizer.eos_id)
+    if args.chat:
+        prompts, end = chat_prompts(args.workdir, args.prompt, tokenizer)
+        ends |= end
+    else:
+        prompts = [prompt_tokens(text, tokenizer) for text in args.prompt]
 
     from podium.checkpoint import restore_params
     from podium.generate import FINISHED, generate, stream
 
     cfg, params = restore_params(args.workdir, step)
     length = max(map(len, prompts)) + args.num_tokens
-    ends = end_ids(args.workdir, tokenizer.eos_id)
     longest = pretrained_tokens(args.workdir, cfg.data.seq_len)
     if length > longest:
         print(
@@ -96,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     if len(prompts) == 1 and not args.json:
         out = TextStream(tokenizer, end_ids=ends)
         for i, tokens_B in enumerate(stream(cfg.model, params, prompts, **settings)):
-            if i == 0:  # a prompt that is too long has been refused by now
+            if i == 0 and not args.chat:  # one that is too long is refused by now
                 print(args.prompt[0], end="", flush=True)
             if tokens_B[0] != FINISHED:
                 print(out.add(int(tokens_B[0])), end="", flush=True)
@@ -110,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
             row = {"prompt": text, "completion": completion, "tokens": tokens}
             print(json.dumps({**row, "is_ended": is_ended}, ensure_ascii=False))
         else:
-            print(f"{text}{completion}\n{'-' * 8}")
+            print(f"{text}{chr(10) * args.chat}{completion}\n{'-' * 8}")
     return 0
 
 
@@ -149,6 +159,36 @@ def prompt_tokens(text: str, tokenizer: "Tokenizer") -> list[int]:
             "give at least one character"
         )
     return tokens
+
+
+def chat_prompts(
+    workdir: str, messages: Sequence[str], tokenizer: "Tokenizer"
+) -> tuple[list[list[int]], set[int]]:
+    """Ids of messages that the assistant is to answer, in the template of the run's model,
+    and what ends a turn in it. Raises ConfigError."""
+    from datetime import datetime
+
+    from podium.chat_template import (
+        TemplateRefusalError,
+        find_chat_template,
+        no_template,
+    )
+
+    template = find_chat_template(workdir, now=datetime.now)
+    if template is None:
+        raise ConfigError(f"--chat: {no_template(workdir)}")
+    try:
+        asked = [[{"role": "user", "content": text}] for text in messages]
+        prompts = [template.render(a, add_generation_prompt=True) for a in asked]
+        said = template.render([*asked[0], {"role": "assistant", "content": "."}])
+    except TemplateRefusalError as error:
+        raise ConfigError(
+            f"--chat: the template refuses the message: {error}"
+        ) from error
+    last = tokenizer.encode_template(said.rstrip())[-1]
+    # What ends a turn is no text: a template without such a token ends nothing.
+    ends = {last} if not tokenizer.decode([last]) else set()
+    return [tokenizer.encode_template(text) for text in prompts], ends
 
 
 def end_ids(workdir: str | Path, eos_id: int) -> set[int]:

@@ -197,6 +197,11 @@ def check_data(cfg: TrainConfig, manifests: list["Manifest"]) -> None:
             file=sys.stderr,
         )
     for path, manifest in zip(cfg.data.paths, manifests, strict=True):
+        if manifest.chat and cfg.eval and cfg.eval.ngram_baselines:
+            raise ConfigError(
+                f"eval.ngram_baselines counts texts, and {path} has {manifest.chat.records}"
+                "; set --config.eval.ngram_baselines=False"
+            )
         if cfg.eval and not manifest.splits["eval"]:
             raise ConfigError(
                 f"{path} has no eval split; set --config.eval=None, or prepare it with "
