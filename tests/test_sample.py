@@ -121,7 +121,7 @@ def test_a_wrong_folder_is_one_line_and_exit_code_2(tmp_path):
 
 def test_a_message_is_asked_in_the_template_of_the_model(workdir, capsys):
     flags = [f"--workdir={workdir}", "--num_tokens=4", "--temperature=0", "--json"]
-    with pytest.raises(PodiumError, match="--chat: .* holds no chat template"):
+    with pytest.raises(PodiumError, match=r"--chat: .* holds no chat template"):
         sample.main([*flags, "--chat", "--prompt=hi"])
     path = workdir / "chat_template.jinja"
     path.write_text(

@@ -14,6 +14,7 @@ import math
 import re
 from typing import Literal
 
+from podium.config_dpo import DpoConfig, check_dpo
 from podium.config_launch import LaunchConfig
 from podium.config_model import ModelConfig
 from podium.config_positions import LearnedPositionConfig
@@ -385,6 +386,9 @@ class TrainConfig:
     data: DataConfig = setting(DataConfig(), "the tokens")
     optim: OptimConfig = setting(OptimConfig(), "the update")
     loss: LossConfig = setting(LossConfig(), "the objective")
+    dpo: DpoConfig | None = setting(
+        None, "preferences as the objective; None: the next token"
+    )
     mesh: MeshConfig = setting(MeshConfig(), "the devices")
     sharding: ShardingConfig = setting(ShardingConfig(), "which axis splits what")
     checkpoint: CheckpointConfig = setting(CheckpointConfig(), "saves")
@@ -413,6 +417,8 @@ class TrainConfig:
                 f"global_batch_seqs ({self.global_batch_seqs}) must be a multiple of "
                 f"grad_accum_steps ({self.grad_accum_steps})"
             )
+        if self.dpo is not None:
+            check_dpo(self.init_from, self.data.packing, self.loss.z_loss)
         position = self.model.position
         if (
             isinstance(position, LearnedPositionConfig)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from podium import cli, resume
 from podium.config import DataConfig, MeshConfig, TrainConfig
@@ -43,26 +44,40 @@ def main(argv: Sequence[str]) -> int:
     data = cfg.data
     if args.data:
         data = dataclasses.replace(data, paths=(args.data,), weights=())
-    _check_data(args, data)
+    has_pairs = _check_data(args, data)
+    if has_pairs and cfg.dpo is None:
+        raise ConfigError(
+            f"{data.paths[0]} has pairs of answers, and {args.workdir} was not trained on "
+            "such: a run with dpo is measured on them"
+        )
+    dpo = cfg.dpo if has_pairs else None  # on texts, it is a model as any other
 
     from podium.input.server import InputServer
 
+    cfg = dataclasses.replace(cfg, data=data, dpo=dpo)
     with InputServer.start() as server:
-        result = _evaluate(dataclasses.replace(cfg, data=data), args, server)
+        result = _evaluate(cfg, args, server)
     if args.json:
         print(json.dumps(result))
     else:
         print(f"checkpoint {result['step']} of {args.workdir}, {args.split} split")
-        print(f"  loss        {result['eval_loss']:.4f} nats per token")
-        print(f"  perplexity  {result['eval_perplexity']:.2f}")
+        unit = "nats per token" if dpo is None else "per pair"
+        print(f"  loss        {result['eval_loss']:.4f} {unit}")
+        if dpo is None:
+            print(f"  perplexity  {result['eval_perplexity']:.2f}")
+        else:
+            print(f"  pairs       {result['eval_pairs']:,.0f}")
+            print(f"  accuracy    {result['eval_reward_accuracy']:.1%}")
+            print(f"  margin      {result['eval_reward_margin']:.3f}")
         print(f"  tokens      {result['eval_tokens']:,.0f}")
     return 0
 
 
-def _check_data(args, data: DataConfig) -> None:
-    """Raises where a loss on this data would not be one of this run."""
+def _check_data(args, data: DataConfig) -> bool:
+    """Whether the data are pairs. Raises where a loss on them would be no loss of this
+    run."""
     from podium.input.check import check_datasets
-    from podium.input.manifest import load_manifest
+    from podium.input.manifest import has_pairs, load_manifest
 
     paths = data.paths
     try:
@@ -89,6 +104,7 @@ def _check_data(args, data: DataConfig) -> None:
             raise DataError(
                 f"{path} has no {args.split} split; use --split={other}, or other --data"
             )
+    return has_pairs(manifests[0])
 
 
 def _evaluate(cfg: TrainConfig, args, server) -> dict:
@@ -129,7 +145,15 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
             rows=feed.rows,
         )
     )
-    eval_step = make_eval_step(cfg, model, rules, param_layout(model, rules))
+    shardings: Any = param_layout(model, rules)
+    if cfg.dpo is not None:
+        from podium.starts import reference_step
+        from podium.trainer.reference import reference_of
+
+        step = reference_step(args.workdir, cfg, is_new=False, is_first=True)
+        params = (params, reference_of(cfg, shardings, step, rules))
+        shardings = (shardings, shardings)
+    eval_step = make_eval_step(cfg, model, rules, shardings)
     with at_work(), prefetch(stream, feed) as batches:
         result = evaluate(eval_step, params, (b for _, b, _ in batches))
     for damage in dict.fromkeys(stream.take_damaged()):

@@ -32,6 +32,7 @@ from podium.resume import (
 )
 from podium.skipped_batches import batch_of, num_skipped
 from podium.skipped_batches import write as write_skips
+from podium.starts import reference_step
 from podium.trainer.damage import DamageLog
 from podium.trainer.evaluate import evaluate
 from podium.trainer.events import Events, Steps
@@ -41,6 +42,7 @@ from podium.trainer.maintenance import Maintenance
 from podium.trainer.metrics import Metrics
 from podium.trainer.profile import EVALUATION, SAVE, TraceWindow
 from podium.trainer.progress import Progress
+from podium.trainer.reference import reference_of
 from podium.trainer.reporter import Reporter
 from podium.trainer.saving import Saver
 from podium.trainer.setup import Setup
@@ -348,6 +350,18 @@ class Trainer:
             self.events.add("checkpoint", step=step, secs=secs)
 
     def _first_state(self) -> TrainState:
+        state, setup = self._own_state(), self.setup
+        if self.cfg.dpo is None:
+            return state
+        is_new = self.resume_step is None
+        step = reference_step(
+            self.workdir, self.cfg, is_new=is_new, is_first=self.is_first
+        )
+        shardings = setup.layout.shardings.reference
+        reference = reference_of(self.cfg, shardings, step, setup.rules)
+        return dataclasses.replace(state, reference=reference)
+
+    def _own_state(self) -> TrainState:
         if self.resume_step is None and self.cfg.init_from is not None:
             step = find_checkpoint(self.cfg.init_from)
             _, params = restore_params(
@@ -374,7 +388,10 @@ class Trainer:
         setup = self.setup
         if self.eval_step is None:
             self.eval_step = make_eval_step(
-                self.cfg, setup.model, setup.rules, setup.layout.shardings.params
+                self.cfg,
+                setup.model,
+                setup.rules,
+                self._evaluated(setup.layout.shardings),
             )
         assert self.cfg.eval
         stream = self.server.open(
@@ -388,7 +405,7 @@ class Trainer:
                 num_steps=self.cfg.eval.num_batches,
             )
         )
-        params = state.params if state.ema is None else state.ema
+        params = self._evaluated(state)
         with (
             jax.profiler.TraceAnnotation(EVALUATION),
             prefetch(stream, self.feed) as batches,
@@ -398,8 +415,15 @@ class Trainer:
         self.eval_loss = result["eval_loss"]
         secs = round(time.monotonic() - start, 3)
         self.events.add("eval", step=step, secs=secs, loss=self.eval_loss)
+        shown = f"perplexity {result.get('eval_perplexity', 0.0):.1f}"
+        if self.cfg.dpo is not None:
+            shown = f"{result['eval_reward_accuracy']:.1%} of pairs the right way round"
         self.progress.say(
-            f"step {step}: held-out loss {self.eval_loss:.4f} "
-            f"(perplexity {result['eval_perplexity']:.1f}, {secs:.1f} s)"
+            f"step {step}: held-out loss {self.eval_loss:.4f} ({shown}, {secs:.1f} s)"
         )
         return result
+
+    def _evaluated(self, state: TrainState) -> Any:
+        """What an evaluation takes of a state, or of its shardings."""
+        params = state.params if state.ema is None else state.ema
+        return params if self.cfg.dpo is None else (params, state.reference)

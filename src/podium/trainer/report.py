@@ -35,7 +35,8 @@ def final_report(
     print()
     if outcome.eval_loss is not None:
         shown = "".join(f", {name} {loss:.3f}" for name, loss in baselines.items())
-        print(f"held-out loss, nats per token: model {outcome.eval_loss:.3f}{shown}")
+        what = "nats per token" if cfg.dpo is None else "per pair"
+        print(f"held-out loss, {what}: model {outcome.eval_loss:.3f}{shown}")
     if cfg.sample:
         with _best_effort("sample"):
             _print_sample(cfg, sample_text(cfg, outcome))

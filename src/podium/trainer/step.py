@@ -21,11 +21,13 @@ from podium.sharding.constrain import shard, use_rules
 from podium.sharding.rules import ShardingRules
 from podium.trainer.balance import Loads, balanced, max_load, summed
 from podium.trainer.guard import judge, layer_norms, unless
-from podium.trainer.loss import LossSums, loss_sums, scored_tokens
+from podium.trainer.loss import LossSums, loss_sums, scored_tokens, token_logprobs
 from podium.trainer.optimizer import make_clip, make_rule
+from podium.trainer.preference import PreferenceSums, num_pairs, preference_sums
 from podium.trainer.state import StateLayout, TrainState
 from podium.trainer.update import Updatable, is_on_host, update_by_layer
 
+Sums = LossSums | PreferenceSums
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
@@ -39,7 +41,8 @@ def make_train_step(
 ) -> StepFn:
     """The jitted step: (state, batch) -> (state, metrics). The old state is donated.
 
-    Metrics are float32 scalars: loss (nats per token), z_loss, grad_norm,
+    Metrics are float32 scalars: loss (nats per token), z_loss (with `dpo`, loss is per
+    pair, and PreferenceSums.metrics are there instead of z_loss), grad_norm,
     param_norm, learning_rate, tokens (scored), skipped (1: no update), spike_z; and
     vectors [layers], layer_grad_norm/<tensor>.
     """
@@ -70,10 +73,12 @@ def step_with_gradients(
 
     def train_step(state: TrainState, batch: Batch):
         with use_rules(rules):
-            (sums, loads), grads = _gradients(cfg, model, state.params, batch)
+            (sums, loads), grads = _gradients(
+                cfg, model, state.params, batch, state.reference
+            )
             grads = jax.lax.with_sharding_constraint(grads, state_layout.gradients)
             # No number where a batch has no token left, as after damage: it is skipped.
-            loss = sums.cross_entropy / sums.tokens
+            loss = sums.mean()
             layers = layer_norms(grads, tuple(layer_stacks(cfg.model)))
             grad_norm = optax.tree.norm(layers)
             verdict = judge(cfg.faults, state.recent, loss, grad_norm)
@@ -87,7 +92,7 @@ def step_with_gradients(
             params = balanced(cfg.model, cast(Any, params), loads)
             metrics = {
                 "loss": loss,
-                "z_loss": cfg.loss.z_loss * sums.z / jnp.maximum(sums.tokens, 1.0),
+                **sums.metrics(cfg.loss.z_loss),
                 "grad_norm": grad_norm,
                 "param_norm": optax.tree.norm(params),
                 "learning_rate": schedule(state.step),
@@ -106,6 +111,7 @@ def step_with_gradients(
                     opt_state=opt_state,
                     ema=_average(cfg.optim.ema_decay, state.ema, params),
                     recent=verdict.recent,
+                    reference=state.reference,
                 ),
                 metrics,
                 grads,
@@ -159,12 +165,16 @@ def _make_update(
 
 def make_eval_step(
     cfg: TrainConfig, model: bind.Abstract, rules: ShardingRules, params_sharding: Any
-) -> Callable[[Any, Batch], LossSums]:
-    """The jitted (params, batch) -> sums of the held-out loss."""
+) -> Callable[[Any, Batch], Sums]:
+    """The jitted (params, batch) -> sums of the held-out loss.
 
-    def eval_step(params: Any, batch: Batch) -> LossSums:
+    With `dpo`, params and params_sharding are pairs: the model's, the reference's.
+    """
+
+    def eval_step(params: Any, batch: Batch) -> Sums:
+        own, reference = (params, None) if cfg.dpo is None else params
         with use_rules(rules):
-            return _forward(cfg, model, params, batch)[0]
+            return _forward(cfg, model, own, batch, reference)[0]
 
     return jax.jit(eval_step, in_shardings=(params_sharding, batch_sharding(rules)))
 
@@ -175,27 +185,49 @@ def batch_sharding(rules: ShardingRules) -> NamedSharding:
 
 
 def _forward(
-    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
-) -> tuple[LossSums, Loads]:
+    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch, reference: Any
+) -> tuple[Sums, Loads]:
     net = bind.bind(model.graphdef, params)
     order = net.order(batch.tokens.shape[1])
     batch = Batch(*(shard(in_order(x, order), "batch", "length") for x in batch))
     hidden_BTD, routings = net.ordered(batch.tokens, batch.positions, batch.segment_ids)
     with jax.named_scope("loss"):
-        sums = loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
+        if cfg.dpo is None:
+            sums = loss_sums(net.logits, hidden_BTD, batch.targets, cfg.loss)
+        else:
+            logprobs_BT = token_logprobs(
+                net.logits, hidden_BTD, batch.targets, cfg.loss
+            )
+            reference_BT = _reference_logprobs(cfg, model, reference, batch)
+            sums = preference_sums(logprobs_BT, reference_BT, batch, cfg.dpo)
     balance, loads = summed(cfg.model, routings)
     return dataclasses.replace(sums, balance=balance), loads
 
 
-def _gradients(
-    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
-) -> tuple[tuple[LossSums, Loads], Any]:
-    num_tokens = scored_tokens(batch.targets)
+def _reference_logprobs(
+    cfg: TrainConfig, model: bind.Abstract, reference: Any, batch: Batch
+) -> Array:
+    """Of the targets of a batch in the model's order, by weights that stay."""
+    with jax.named_scope("reference"):
+        net = bind.bind(model.graphdef, jax.lax.stop_gradient(reference))
+        hidden_BTD, _ = net.ordered(batch.tokens, batch.positions, batch.segment_ids)
+        logprobs_BT = token_logprobs(net.logits, hidden_BTD, batch.targets, cfg.loss)
+        return jax.lax.stop_gradient(logprobs_BT)
 
-    def objective(params: Any, part: Batch) -> tuple[Array, tuple[LossSums, Loads]]:
-        sums, loads = _forward(cfg, model, params, part)
-        # The mean is over the tokens of the whole batch, not of the part, so that
-        # accumulated gradients equal the big batch's also when padding is uneven.
+
+def _gradients(
+    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch, reference: Any
+) -> tuple[tuple[Sums, Loads], Any]:
+    # The mean is over the tokens, or pairs, of the whole batch, not of the part, so that
+    # accumulated gradients equal the big batch's also when padding is uneven.
+    num_tokens = scored_tokens(batch.targets)
+    pairs = None if cfg.dpo is None else num_pairs(batch)
+
+    def objective(params: Any, part: Batch) -> tuple[Array, tuple[Sums, Loads]]:
+        sums, loads = _forward(cfg, model, params, part, reference)
+        if isinstance(sums, PreferenceSums):
+            assert pairs is not None
+            return sums.objective(pairs, num_tokens), (sums, loads)
         return sums.objective(cfg.loss.z_loss, num_tokens), (sums, loads)
 
     grad_fn = jax.grad(objective, has_aux=True)
