@@ -21,6 +21,8 @@ from podium.trainer.preference import num_pairs, preference_sums
 from podium.trainer.step import batch_sharding, make_eval_step
 from tests.trainer import tiny
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 GOLDEN = json.loads(pathlib.Path("tests/golden/dpo.json").read_text())
 B, T = 16, 16
 
@@ -153,7 +155,7 @@ def test_log_probabilities_do_not_depend_on_chunks(chunk_tokens):
 
 
 def test_it_begins_at_log_2_and_learns_which_answers_are_chosen():
-    rows, state, parts = run(config(), 60)
+    rows, state, parts = run(config(), 40)
     assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert rows[0]["reward_margin"] == pytest.approx(0, abs=1e-5)
     assert rows[0]["pairs"] == 24
