@@ -200,6 +200,7 @@ def run(cfg: TrainConfig, steps: int) -> Trace:
     """Trains `steps` steps on random batches over the first devices of the mesh."""
     import jax
 
+    from podium.trainer.reference import with_itself
     from podium.trainer.setup import setup
     from podium.trainer.state import init_state
     from podium.trainer.step import batch_sharding, step_with_gradients
@@ -220,6 +221,7 @@ def run(cfg: TrainConfig, steps: int) -> Trace:
         out_shardings=(parts.layout.shardings, None, parts.layout.gradients),
     )
     state = init_state(cfg.model, cfg.seed, parts.optimizer, parts.layout, cfg.lora)
+    state = with_itself(state, cfg, parts.layout)
     axes = _named(parts.model.axes, is_leaf=lambda x: isinstance(x, tuple))
     trace = Trace([], [], [], axes)
     for i in range(steps):

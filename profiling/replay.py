@@ -81,6 +81,10 @@ def main(argv: Sequence[str]) -> None:
         parser.error(f"--step is {args.step}; expected 1 or more, as in metrics.jsonl")
     workdir = Path(args.workdir)
     cfg = resume.load_run(workdir)
+    if cfg.dpo is not None:
+        raise ConfigError(
+            f"{workdir} learnt preferences (dpo); its steps cannot be replayed yet"
+        )
     recorded = _recorded(workdir, args.step)
     if args.mesh:
         cfg = dataclasses.replace(cfg, mesh=parse_meshes(args.mesh, "--mesh")[0])

@@ -14,7 +14,7 @@ ROOT = pathlib.Path("src/podium")
 # Who may import whom: folder or file -> what it may name. Read it top to bottom.
 BASE = {"config", "config_dict", "config_model", "config_override", "config_remat"}
 BASE |= {"config_launch", "config_quantization", "config_tracking", "config_positions"}
-BASE |= {"config_width", "config_lora", "errors", "cli"}
+BASE |= {"config_width", "config_lora", "config_dpo", "errors", "cli"}
 ALLOWED = {
     "sharding": BASE | {"sharding"},
     "models": BASE | {"sharding", "models"},
@@ -24,6 +24,7 @@ ALLOWED = {
         "code_commit",
         "input",
         "storage",
+        "chat_template",
         "tokenizer",
         "tokenizer_words",
         "preparation",

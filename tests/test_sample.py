@@ -161,3 +161,26 @@ def test_a_wrong_folder_is_one_line_and_exit_code_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("CheckpointError: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_message_is_asked_in_the_template_of_the_model(workdir, capsys):
+    flags = [f"--workdir={workdir}", "--num_tokens=4", "--temperature=0", "--json"]
+    with pytest.raises(PodiumError, match=r"--chat: .* holds no chat template"):
+        sample.main([*flags, "--chat", "--prompt=hi"])
+    path = workdir / "chat_template.jinja"
+    path.write_text(
+        "{% for m in messages %}{{ m.role }}={{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant={% endif %}"
+    )
+    try:
+        assert sample.main([*flags, "--chat", "--prompt=hi"]) == 0
+        asked = json.loads(capsys.readouterr().out)
+        assert sample.main([*flags, "--prompt=user=hi\nassistant="]) == 0
+        assert asked["tokens"] == json.loads(capsys.readouterr().out)["tokens"]
+        assert sample.main([*flags[:-1], "--chat", "--prompt=hi"]) == 0
+        assert capsys.readouterr().out == f"{asked['completion']}\n"
+        path.write_text("{{ raise_exception('not today') }}")
+        with pytest.raises(PodiumError, match="refuses the message: not today"):
+            sample.main([*flags, "--chat", "--prompt=hi"])
+    finally:
+        path.unlink()

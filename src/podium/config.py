@@ -14,6 +14,7 @@ import math
 import re
 from typing import Literal
 
+from podium.config_dpo import DpoConfig, check_dpo
 from podium.config_launch import LaunchConfig
 from podium.config_lora import DoraConfig, LoraConfig, check_lora
 from podium.config_model import ModelConfig
@@ -395,6 +396,9 @@ class TrainConfig:
     data: DataConfig = setting(DataConfig(), "the tokens")
     optim: OptimConfig = setting(OptimConfig(), "the update")
     loss: LossConfig = setting(LossConfig(), "the objective")
+    dpo: DpoConfig | None = setting(
+        None, "preferences as the objective; None: the next token"
+    )
     mesh: MeshConfig = setting(MeshConfig(), "the devices")
     sharding: ShardingConfig = setting(ShardingConfig(), "which axis splits what")
     checkpoint: CheckpointConfig = setting(CheckpointConfig(), "saves")
@@ -424,6 +428,13 @@ class TrainConfig:
                 f"grad_accum_steps ({self.grad_accum_steps})"
             )
         check_lora(self.lora, self.init_from, self.optim.state_memory)
+        if self.dpo is not None:
+            if self.lora is not None:
+                raise ConfigError(
+                    "dpo and lora are both set; adapters are not trained on preferences: "
+                    "set --config.lora=None, or tune adapters on conversations"
+                )
+            check_dpo(self.init_from, self.data.packing, self.loss.z_loss)
         position = self.model.position
         if (
             isinstance(position, LearnedPositionConfig)

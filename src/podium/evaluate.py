@@ -9,6 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from podium import cli, resume
 from podium.config import DataConfig, EvalConfig, MeshConfig, TrainConfig
@@ -56,20 +57,33 @@ def main(argv: Sequence[str]) -> int:
     data = cfg.data
     if args.data:
         data = dataclasses.replace(data, paths=(args.data,), weights=())
-    _check_data(args, data)
+    has_pairs = _check_data(args, data)
+    if has_pairs and cfg.dpo is None:
+        raise ConfigError(
+            f"{data.paths[0]} has pairs of answers, and {args.workdir} was not trained on "
+            "such: a run with dpo is measured on them"
+        )
+    dpo = cfg.dpo if has_pairs else None  # on texts, it is a model as any other
 
     from podium.input.server import InputServer
 
+    cfg = dataclasses.replace(cfg, data=data, dpo=dpo)
     with InputServer.start() as server:
-        result = _evaluate(dataclasses.replace(cfg, data=data), args, server)
+        result = _evaluate(cfg, args, server)
     if args.json:
         print(json.dumps(result))
     else:
         print(f"checkpoint {result['step']} of {args.workdir}, {args.split} split")
-        print(f"  loss        {result['eval_loss']:.4f} nats per token")
-        print(f"  perplexity  {result['eval_perplexity']:.2f}")
+        unit = "nats per token" if dpo is None else "per pair"
+        print(f"  loss        {result['eval_loss']:.4f} {unit}")
+        if dpo is None:
+            print(f"  perplexity  {result['eval_perplexity']:.2f}")
+        else:
+            print(f"  pairs       {result['eval_pairs']:,.0f}")
+            print(f"  accuracy    {result['eval_reward_accuracy']:.1%}")
+            print(f"  margin      {result['eval_reward_margin']:.3f}")
         print(f"  tokens      {result['eval_tokens']:,.0f}")
-        _print_groups(result["groups"])
+        _print_groups(result.get("groups", {}))
     return 0
 
 
@@ -84,10 +98,11 @@ def _print_groups(groups: dict[str, dict[str, float]]) -> None:
         )
 
 
-def _check_data(args, data: DataConfig) -> None:
-    """Raises where a loss on this data would not be one of this run."""
+def _check_data(args, data: DataConfig) -> bool:
+    """Whether the data are pairs. Raises where a loss on them would be no loss of this
+    run."""
     from podium.input.check import check_datasets
-    from podium.input.manifest import load_manifest
+    from podium.input.manifest import has_pairs, load_manifest
 
     paths = data.paths
     try:
@@ -114,6 +129,7 @@ def _check_data(args, data: DataConfig) -> None:
             raise DataError(
                 f"{path} has no {args.split} split; use --split={other}, or other --data"
             )
+    return has_pairs(manifests[0])
 
 
 def _evaluate(cfg: TrainConfig, args, server) -> dict:
@@ -153,6 +169,8 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
         global_batch_seqs=rows,
         rows=feed.rows,
     )
+    if cfg.dpo is not None:
+        return _pairs(cfg, args, server.open(spec), feed, model, params, rules)
     grouping = cfg.eval or EvalConfig()
     groups = Groups(
         spec, args.by or grouping.by, args.max_groups or grouping.max_groups
@@ -163,8 +181,7 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     with at_work(), prefetch(stream, feed) as batches:
         grouped = ((b, feed.put_one(groups.of_batch(i))) for i, b, _ in batches)
         found = evaluate(eval_step, params, grouped, groups.names)
-    for damage in dict.fromkeys(stream.take_damaged()):
-        print(f"warning: not counted: {damage}", file=sys.stderr)
+    _say_damage(stream)
     total = found.total
     return {
         "step": args.step,
@@ -181,6 +198,29 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
             for name, group in found.groups.items()
         },
     }
+
+
+def _pairs(cfg: TrainConfig, args, stream, feed, model, params, rules) -> dict:
+    from podium.input.device import prefetch
+    from podium.starts import reference_step
+    from podium.trainer.evaluate import evaluate_pairs
+    from podium.trainer.reference import reference_of
+    from podium.trainer.state import param_layout
+    from podium.trainer.step import make_pair_eval_step
+
+    shardings: Any = param_layout(model, rules)
+    step = reference_step(args.workdir, cfg, is_new=False, is_first=True)
+    both = params, reference_of(cfg, shardings, step, rules)
+    eval_step = make_pair_eval_step(cfg, model, rules, (shardings, shardings))
+    with at_work(), prefetch(stream, feed) as batches:
+        result = evaluate_pairs(eval_step, both, (b for _, b, _ in batches))
+    _say_damage(stream)
+    return {"step": args.step, **result}
+
+
+def _say_damage(stream) -> None:
+    for damage in dict.fromkeys(stream.take_damaged()):
+        print(f"warning: not counted: {damage}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ examples:
   python -m podium.prepare --input=wiki.jsonl --text_key=body --tokenizer=bytes \\
       --output=gold/wiki
   python -m podium.prepare --input=tfds:my_texts --data_dir=tfds/ --output=gold/texts
+  python -m podium.prepare --input=chats.jsonl --chat \\
+      --tokenizer=runs/model/tokenizer.json --output=gold/chats
   python -m podium.prepare --verify=gold/mine
 A folder gives every file that decodes as UTF-8, a .jsonl or .jsonl.gz its lines, a
 .parquet its rows. What cannot be used is listed in OUTPUT/rejects.jsonl. A run that
@@ -66,21 +68,30 @@ def _prepare(args: argparse.Namespace) -> int:
     outcome = run(spec)
     _show(args, outcome.manifest, outcome.summary)
     if not args.json:
-        print(f"next: {_next_command(args.output, outcome.manifest)}")
+        print(f"next: {_next_command(args, outcome.manifest)}")
     return 0
 
 
-def _next_command(output: str, manifest: "Manifest") -> str:
+def _next_command(args: argparse.Namespace, manifest: "Manifest") -> str:
     """A command that trains on what was made, from where this one was run."""
-    config = pathlib.Path("configs", "quickstart.py")
-    if not config.exists():
+    output, config = args.output, pathlib.Path("configs", "quickstart.py")
+    flags = [f"--config.model.vocab_size={manifest.tokenizer.vocab_size}"]
+    if manifest.chat:
+        flags = ["--config.data.packing=best_fit"]
+        # What is tuned has its config beside its tokenizer.
+        config = pathlib.Path(args.tokenizer).with_name("config.json")
+        if os.path.isdir(args.tokenizer):
+            config = pathlib.Path(args.tokenizer, "config.json")
+        if not config.exists():
+            config = pathlib.Path("FILE")
+    elif not config.exists():
         config = pathlib.Path(podium.__file__).parents[2] / config
     words = [
         *("python", "-m", "podium.train"),
         f"--config={config if config.exists() else 'FILE'}",
         f"--workdir=runs/{os.path.basename(os.path.abspath(output))}",
         f"--config.data.paths={output}",
-        f"--config.model.vocab_size={manifest.tokenizer.vocab_size}",
+        *flags,
         *([] if manifest.splits["eval"] else ["--config.eval=None"]),
     ]
     return shlex.join(words)
@@ -199,6 +210,20 @@ def _parser() -> cli.Parser:
         default=spec.max_document_bytes,
         metavar="N",
         help="longer documents are cut at line ends (default: 64 MiB)",
+    )
+    add(
+        "--chat",
+        nargs="?",
+        const="conversations",
+        choices=("conversations", "preferences"),
+        help="lines of JSONL are conversations, or preferences: pairs of answers; in the "
+        "chat template beside the tokenizer.json (docs/chat.md)",
+    )
+    add(
+        "--max_tokens",
+        type=int,
+        metavar="N",
+        help="with --chat: longer records are left out, and listed (default: none are)",
     )
     add("--data_dir", metavar="DIR", help="where TFDS data sets lie")
     add("--strict", action="store_true", help="stop at the first bad input")

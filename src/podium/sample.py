@@ -26,6 +26,7 @@ example:
   python -m podium.sample --workdir=runs/quickstart --prompt="def main(" --num_tokens=64
   python -m podium.sample --workdir=D --prompt=One --prompt=Two --temperature=0
   python -m podium.sample --workdir=D --prompts=questions.jsonl --batch_seqs=32 --json
+  python -m podium.sample --workdir=runs/model --chat --prompt="What is a list?"
 
 One prompt streams to the terminal; several are generated together and printed in turn.
 """
@@ -62,6 +63,11 @@ def parser() -> cli.Parser:
         "--dtype",
         choices=("bfloat16", "float32"),
         help="to compute in (default: the model's own)",
+    )
+    out.add_argument(
+        "--chat",
+        action="store_true",
+        help="each prompt is a message to a chat model, which answers it",
     )
     out.add_argument(
         "--num_tokens", type=int, default=100, help="new tokens (default: 100)"
@@ -104,7 +110,12 @@ def main(argv: Sequence[str]) -> int:
         )
     step = find_checkpoint(args.workdir, args.step, cli.say)
     tokenizer = tokenizer_of(args.workdir)
-    prompts = [prompt_tokens(text, tokenizer) for text in texts]
+    ends = end_ids(args.workdir, tokenizer.eos_id)
+    if args.chat:
+        prompts, end = chat_prompts(args.workdir, texts, tokenizer)
+        ends |= end
+    else:
+        prompts = [prompt_tokens(text, tokenizer) for text in texts]
     generator, seq_len = open_generator(args.workdir, step, mesh, args.dtype)
 
     from podium.generate import check_prompts, ids_of_draws
@@ -121,10 +132,11 @@ def main(argv: Sequence[str]) -> int:
         "num_tokens": args.num_tokens,
         "sampling": sampling,
         "seed": args.seed,
-        "end_ids": end_ids(args.workdir, tokenizer.eos_id),
+        "end_ids": ends,
     }
     if len(prompts) == 1 and not args.json:
-        _stream(generator, tokenizer, texts[0], prompts[0], settings)
+        start = "" if args.chat else texts[0]
+        _stream(generator, tokenizer, start, prompts[0], settings)
         print(f"({generator.speed})", file=sys.stderr)
         return 0
     draw_ids = ids_of_draws(prompts)
@@ -133,14 +145,15 @@ def main(argv: Sequence[str]) -> int:
         rows = generator.generate(prompts[part], draw_ids=draw_ids[part], **settings)
         assert generator.speed
         for text, tokens in zip(texts[part], rows, strict=True):
-            is_ended = bool(tokens) and tokens[-1] in settings["end_ids"]
+            is_ended = bool(tokens) and tokens[-1] in ends
             completion = tokenizer.decode(tokens[:-1] if is_ended else tokens)
             if args.json:
                 row = {"prompt": text, "completion": completion, "tokens": tokens}
                 row |= {"is_ended": is_ended, **generator.speed.to_json()}
                 print(json.dumps(row, ensure_ascii=False), flush=True)
             else:
-                print(f"{text}{completion}\n{'-' * 8}", flush=True)
+                between = "\n" if args.chat else ""
+                print(f"{text}{between}{completion}\n{'-' * 8}", flush=True)
         print(f"({generator.speed})", file=sys.stderr)
     return 0
 
@@ -248,6 +261,36 @@ def prompt_tokens(text: str, tokenizer: "Tokenizer") -> list[int]:
             "give at least one character"
         )
     return tokens
+
+
+def chat_prompts(
+    workdir: str, messages: Sequence[str], tokenizer: "Tokenizer"
+) -> tuple[list[list[int]], set[int]]:
+    """Ids of messages that the assistant is to answer, in the template of the run's model,
+    and what ends a turn in it. Raises ConfigError."""
+    from datetime import datetime
+
+    from podium.chat_template import (
+        TemplateRefusalError,
+        find_chat_template,
+        no_template,
+    )
+
+    template = find_chat_template(workdir, now=datetime.now)
+    if template is None:
+        raise ConfigError(f"--chat: {no_template(workdir)}")
+    try:
+        asked = [[{"role": "user", "content": text}] for text in messages]
+        prompts = [template.render(a, add_generation_prompt=True) for a in asked]
+        said = template.render([*asked[0], {"role": "assistant", "content": "."}])
+    except TemplateRefusalError as error:
+        raise ConfigError(
+            f"--chat: the template refuses the message: {error}"
+        ) from error
+    last = tokenizer.encode_template(said.rstrip())[-1]
+    # What ends a turn is no text: a template without such a token ends nothing.
+    ends = {last} if not tokenizer.decode([last]) else set()
+    return [tokenizer.encode_template(text) for text in prompts], ends
 
 
 def end_ids(workdir: str | Path, eos_id: int) -> set[int]:

@@ -19,6 +19,7 @@ from podium.errors import CheckpointError, ConfigError
 
 IMPORTED = "imported.json"
 PRETRAINED = "pretrained"
+_REFERENCE_FILE = "reference.json"  # of a run with `dpo`
 
 # Settings of a model that may differ from what the weights were made with, unsaid.
 _FREE = ("dtype", "quantization", "remat", "layer_loop", "pipeline.microbatches")
@@ -69,6 +70,42 @@ def check_base(cfg: TrainConfig, workdir: str | Path, step: int) -> None:
         return
     folder = resume.checkpoints_folder(workdir, cfg.checkpoint.folder)
     resume.find_base(cfg.init_from, resume.saved_base(folder, step))
+
+
+def reference_step(
+    workdir: str | Path, cfg: TrainConfig, *, is_new: bool, is_first: bool
+) -> int:
+    """Which checkpoint of `init_from` is the reference: of a new run, the newest.
+
+    The first process notes it in the run folder. Raises ConfigError.
+    """
+    path = Path(workdir) / _REFERENCE_FILE
+    if not is_new:
+        try:
+            return int(json.loads(path.read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path} should name the checkpoint of {cfg.init_from} that the run is "
+                f"measured against, and cannot be read: {error}; put it back, as "
+                '{"step": N}'
+            ) from error
+    step = resume.find_checkpoint(cfg.init_from or "")
+    if is_first:
+        note = {"init_from": str(Path(cfg.init_from or "").absolute()), "step": step}
+        path.write_text(json.dumps(note) + "\n")
+    return step
+
+
+def check_reference(workdir: str | Path, cfg: TrainConfig) -> None:
+    """Before anything is compiled, of a run that is continued: it is there still."""
+    step = reference_step(workdir, cfg, is_new=False, is_first=False)
+    try:
+        resume.find_checkpoint(cfg.init_from or "", step)
+    except CheckpointError as error:
+        raise ConfigError(
+            f"init_from={cfg.init_from} is the reference of this run, which needs it to "
+            f"continue: {error}"
+        ) from error
 
 
 def take_along(start: str | Path, workdir: str | Path) -> None:

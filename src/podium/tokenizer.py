@@ -89,6 +89,10 @@ class Tokenizer(abc.ABC):
         return [np.frombuffer(raw, self.dtype).tolist() for raw in self.to_bytes(texts)]
 
     @abc.abstractmethod
+    def encode_template(self, text: str) -> list[int]:
+        """Ids of what a chat template writes: special tokens that it spells are such."""
+
+    @abc.abstractmethod
     def to_bytes(self, texts: Sequence[str]) -> list[bytes]:
         """`encode_batch` as a record holds ids: little-endian, `dtype` wide."""
 
@@ -117,6 +121,9 @@ class _BytesTokenizer(Tokenizer):
         raw = [np.frombuffer(text.encode(), np.uint8) for text in texts]
         return [ids.astype(self.dtype).tobytes() for ids in raw]
 
+    def encode_template(self, text: str) -> list[int]:
+        return list(text.encode())
+
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
@@ -139,6 +146,9 @@ class _JsonTokenizer(Tokenizer):
             if is_byte_level(json.loads(text))
             else None
         )
+
+    def encode_template(self, text: str) -> list[int]:
+        return template_tokenizer(self._text.decode()).encode(text, **_PLAIN).ids
 
     def to_bytes(self, texts: Sequence[str]) -> list[bytes]:
         if self._words:
@@ -194,6 +204,14 @@ class _JsonTokenizer(Tokenizer):
         (pathlib.Path(folder) / TOKENIZER_FILE).write_bytes(self._text)
 
 
+def template_tokenizer(text: str) -> tokenizers.Tokenizer:
+    """A tokenizer.json for which text that spells a special token is that token."""
+    tok = tokenizers.Tokenizer.from_str(text)
+    tok.no_truncation()
+    tok.no_padding()
+    return tok
+
+
 def bytes_tokenizer() -> Tokenizer:
     """One token a byte; vocabulary 257."""
     return _BytesTokenizer()
@@ -230,14 +248,16 @@ def train_bpe(
     return _from_json(tok.to_str(pretty=True).encode(), "bpe", eos=END_OF_TEXT)
 
 
-def huggingface_tokenizer(path: str | os.PathLike, eos: str | None = None) -> Tokenizer:
+def huggingface_tokenizer(
+    path: str | os.PathLike, eos: str | None = None, *, else_eos: str | None = None
+) -> Tokenizer:
     """The tokenizer of a tokenizer.json, or of a folder that holds one.
 
     Args:
         path: file or folder.
         eos: the token that ends a document. None: the one the file's post-processor
             appends, else the only special token with a usual name, else the only
-            special token; anything less clear raises ConfigError.
+            special token; anything less clear is `else_eos`, or raises ConfigError.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -246,7 +266,12 @@ def huggingface_tokenizer(path: str | os.PathLike, eos: str | None = None) -> To
         text = path.read_bytes()
     except OSError as e:
         raise ConfigError(f"tokenizer {str(path)!r}: {e.strerror}") from e
-    return _from_json(text, "huggingface", eos=eos, where=str(path))
+    try:
+        return _from_json(text, "huggingface", eos=eos, where=str(path))
+    except ConfigError:
+        if eos is not None or else_eos is None:
+            raise
+    return _from_json(text, "huggingface", eos=else_eos, where=str(path))
 
 
 def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:

@@ -72,6 +72,10 @@ def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
             prints = [m.fingerprint for m in manifests]
             resume.check_fingerprints(workdir, cfg.data.paths, prints)
         check_data(cfg, manifests)
+        if is_resumed and cfg.dpo is not None:
+            from podium.starts import check_reference
+
+            check_reference(workdir, cfg)
         if not is_resumed and cfg.init_from:
             info, path = manifests[0].tokenizer, cfg.data.paths[0]
             resume.check_tokenizer(cfg.init_from, path, info)
@@ -199,6 +203,12 @@ def check_data(cfg: TrainConfig, manifests: list["Manifest"]) -> None:
             file=sys.stderr,
         )
     for path, manifest in zip(cfg.data.paths, manifests, strict=True):
+        check_objective(cfg.dpo is not None, path, manifest)
+        if manifest.chat and cfg.eval and cfg.eval.ngram_baselines:
+            raise ConfigError(
+                f"eval.ngram_baselines counts texts, and {path} has {manifest.chat.records}"
+                "; set --config.eval.ngram_baselines=False"
+            )
         if cfg.eval and not manifest.splits["eval"]:
             raise ConfigError(
                 f"{path} has no eval split; set --config.eval=None, or prepare it with "
@@ -209,6 +219,22 @@ def check_data(cfg: TrainConfig, manifests: list["Manifest"]) -> None:
         raise ConfigError(
             "sample.prompt is empty, and this tokenizer has no token that begins a "
             "document; give at least one character, or set --config.sample=None"
+        )
+
+
+def check_objective(is_dpo: bool, path: str, manifest: "Manifest") -> None:
+    """Pairs go with `dpo`, all else without it. Raises ConfigError."""
+    from podium.input.manifest import has_pairs
+
+    if has_pairs(manifest) and not is_dpo:
+        raise ConfigError(
+            f"{path} has pairs of answers, which only dpo learns from; switch it on with "
+            "--config.dpo.beta=0.1"
+        )
+    if is_dpo and not has_pairs(manifest):
+        raise ConfigError(
+            f"dpo is set, but {path} has no pairs of answers; prepare them with "
+            "python -m podium.prepare --chat=preferences"
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from podium.input.manifest import (
+    ChatInfo,
     Manifest,
     Shard,
     SourceRange,
@@ -19,10 +20,11 @@ from podium.input.records import INDEX_DTYPE, encode_record
 VOCAB_SIZE = 1000
 
 
-def _write_shard(folder, name, documents, dtype) -> Shard:
+def _write_shard(folder, name, documents, dtype, masks) -> Shard:
     frames, index, offset = [], [], 0
-    for tokens in documents:
-        frame, payload = encode_record(np.asarray(tokens, dtype).tobytes())
+    for number, tokens in enumerate(documents):
+        mask = bytes(masks[number]) if masks else None
+        frame, payload = encode_record(np.asarray(tokens, dtype).tobytes(), mask)
         index.append((offset, offset + payload, len(tokens)))
         frames.append(frame)
         offset += len(frame)
@@ -49,9 +51,20 @@ def _write_shard(folder, name, documents, dtype) -> Shard:
 
 
 def write_gold(
-    folder, train, eval=(), *, num_shards=2, vocab_size=VOCAB_SIZE, tokenizer="t"
+    folder,
+    train,
+    eval=(),
+    *,
+    num_shards=2,
+    vocab_size=VOCAB_SIZE,
+    tokenizer="t",
+    masks=None,
+    records="conversations",
 ):
-    """A gold data set in `folder` with the given documents (lists of ids) per split."""
+    """A gold data set in `folder` with the given documents (lists of ids) per split.
+
+    `masks` of the training documents make `records` of them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     dtype = "uint16" if vocab_size <= 65536 else "uint32"
     splits = {}
@@ -64,6 +77,7 @@ def write_gold(
                 f"{split}-{i:05d}-of-{n:05d}",
                 documents[cuts[i] : cuts[i + 1]],
                 dtype,
+                masks[cuts[i] : cuts[i + 1]] if masks else None,
             )
             for i in range(n)
         )
@@ -77,7 +91,13 @@ def write_gold(
         bos_id=None,
         eos_id=0,
     )
-    manifest = Manifest(tokenizer=info, token_dtype=dtype, splits=splits, created_by={})
+    manifest = Manifest(
+        tokenizer=info,
+        token_dtype=dtype,
+        splits=splits,
+        created_by={},
+        chat=ChatInfo(records=records, template_sha256="x") if masks else None,
+    )
     save_manifest(folder, manifest)
     return folder
 

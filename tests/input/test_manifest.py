@@ -115,8 +115,8 @@ def test_an_edited_manifest_is_an_error(folder):
 
 
 def test_a_later_format_is_an_error_that_names_both_versions(folder):
-    _rewrite(folder, lambda tree: tree | {"format_version": 2})
-    with pytest.raises(DataError, match="format_version 2; this podium reads 1"):
+    _rewrite(folder, lambda tree: tree | {"format_version": 3})
+    with pytest.raises(DataError, match="format_version 3; this podium reads 1 and 2"):
         m.load_manifest(folder)
 
 

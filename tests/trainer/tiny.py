@@ -18,6 +18,7 @@ from podium.config import (
 )
 from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from podium.input.batch import Batch
+from podium.trainer.reference import with_itself
 from podium.trainer.setup import Setup, setup
 from podium.trainer.state import TrainState, init_state
 from podium.trainer.step import batch_sharding
@@ -65,7 +66,7 @@ def start(cfg: TrainConfig) -> tuple[Setup, TrainState]:
     size = math.prod(cfg.mesh.sizes().values())
     parts = setup(cfg, jax.devices()[:size])
     state = init_state(cfg.model, cfg.seed, parts.optimizer, parts.layout, cfg.lora)
-    return parts, state
+    return parts, with_itself(state, cfg, parts.layout)
 
 
 def train(cfg: TrainConfig, steps: int) -> tuple[list[dict[str, float]], TrainState]:

@@ -17,11 +17,14 @@ import numpy as np
 from podium.config import DataConfig
 from podium.errors import DataError
 from podium.input.damage import SKIPS, Damage, raise_damage
-from podium.input.manifest import Manifest, Shard
+from podium.input.manifest import ChatInfo, Manifest, Shard, has_pairs
 from podium.input.records import (
+    BEGINS_SECOND,
     FOOTER_BYTES,
     HEADER_BYTES,
+    SCORED,
     frame_fault,
+    mask_span,
     sound_length,
     token_span,
 )
@@ -48,8 +51,11 @@ def check_datasets(data: DataConfig, manifests: Sequence[Manifest]) -> None:
             folder = open_folder(path)
             _check_tokenizer(folder, manifest)
             shards = [s for split in manifest.splits.values() for s in split]
+            row_tokens = data.seq_len if has_pairs(manifest) else None
             found += [
-                pool.submit(_check_shard, folder, manifest, shard, allows_damage)
+                pool.submit(
+                    _check_shard, folder, manifest, shard, allows_damage, row_tokens
+                )
                 for shard in shards
             ]
         try:
@@ -80,15 +86,33 @@ def check_record(data: bytes, entry: Entry, manifest: Manifest, where: str) -> N
     if stop != len(data):
         raise DataError(f"{where}: there are bytes behind the tokens; {_REWRITE}")
     ids, info = np.frombuffer(data[start:stop], dtype), manifest.tokenizer
-    if not len(ids) or int(ids[-1]) != info.eos_id:
-        raise DataError(f"{where}: does not end in eos ({info.eos_id}); {_REWRITE}")
-    if info.bos_id is not None and int(ids[0]) != info.bos_id:
-        raise DataError(f"{where}: does not start with bos ({info.bos_id}); {_REWRITE}")
-    if int(ids.max()) >= info.vocab_size:
+    if int(ids.max(initial=0)) >= info.vocab_size:
         raise DataError(
             f"{where}: id {int(ids.max())} is beyond the vocabulary of "
             f"{info.vocab_size}; {_REWRITE}"
         )
+    if manifest.chat:  # its template writes what begins and ends a record
+        _check_mask(data, tokens, manifest.chat, where)
+        return
+    if not len(ids) or int(ids[-1]) != info.eos_id:
+        raise DataError(f"{where}: does not end in eos ({info.eos_id}); {_REWRITE}")
+    if info.bos_id is not None and int(ids[0]) != info.bos_id:
+        raise DataError(f"{where}: does not start with bos ({info.bos_id}); {_REWRITE}")
+
+
+def _check_mask(data: bytes, tokens: int, chat: ChatInfo, where: str) -> None:
+    mask = data[slice(*mask_span(data, tokens, where))]
+    borders = mask.count(BEGINS_SECOND)
+    is_pair = chat.records == "preferences"
+    if borders != is_pair or max(mask) > BEGINS_SECOND or mask[0] == BEGINS_SECOND:
+        raise DataError(
+            f"{where}: {borders} sequences begin within a loss mask that holds values up "
+            f"to {max(mask)}; {chat.records} have {int(is_pair)}; {_REWRITE}"
+        )
+    parts = mask.split(bytes([BEGINS_SECOND]))
+    # A sequence's first token follows on nothing, so it is never predicted.
+    if not all(SCORED in part[i == 0 :] for i, part in enumerate(parts)):
+        raise DataError(f"{where}: nothing of it is scored; {_REWRITE}")
 
 
 def _check_tokenizer(folder: Folder, manifest: Manifest) -> None:
@@ -108,9 +132,22 @@ def _check_tokenizer(folder: Folder, manifest: Manifest) -> None:
 
 
 def _check_shard(
-    folder: Folder, manifest: Manifest, shard: Shard, allows_damage: bool
+    folder: Folder,
+    manifest: Manifest,
+    shard: Shard,
+    allows_damage: bool,
+    row_tokens: int | None,
 ) -> None:
     index = read_index(folder, manifest, shard)
+    longest = int(index["tokens"].max())
+    if row_tokens is not None and longest > row_tokens:
+        number = int((index["tokens"] > row_tokens).sum())
+        raise DataError(
+            f"{folder}/{shard.file}: {number} of {len(index)} pairs are longer than "
+            f"data.seq_len ({row_tokens}), the longest has {longest} tokens; set "
+            f"--config.data.seq_len={longest} or more, or prepare again with "
+            f"--max_tokens={row_tokens}, which leaves them out"
+        )
     ends = [*index["offset"][1:].tolist(), shard.bytes]
     path = f"{folder}/{shard.file}"
     for record in sorted({0, shard.records - 1}):

@@ -12,8 +12,11 @@ import numpy as np
 from podium.errors import DataError
 from podium.input.batch import PADDING, Batch
 from podium.input.damage import SKIPS, Damage, raise_damage
+from podium.input.manifest import has_pairs
 from podium.input.order import Order, open_datasets
 from podium.input.packing import Chunks
+from podium.input.pairs import split_pairs
+from podium.input.records import SCORED
 from podium.input.spec import StreamInfo, StreamSpec
 
 _ORDER_BLOCK_ROWS = 4096  # their order is computed at once: 0.2 us a row, not 20
@@ -35,6 +38,9 @@ class Loader:
         self.datasets = open_datasets(spec.data, spec.split)
         self.order = Order(spec.data, self.datasets, spec.seed)
         self.shape = (len(Batch._fields), len(spec.rows), spec.data.seq_len)
+        manifests = [d.documents.manifest for d in self.datasets]
+        self._has_masks = any(d.documents.has_masks for d in self.datasets)
+        self._has_pairs = any(map(has_pairs, manifests))
         self.stop_step = self._stop_step()
         self._block_steps = max(1, _ORDER_BLOCK_ROWS // len(spec.rows))
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
@@ -95,6 +101,8 @@ class Loader:
         dataset, chunks = self.chunks(step)
         is_cut, damaged = self._read_tokens(dataset, chunks, out)
         _lay_out(chunks, is_cut, out, self._positions())
+        if self._has_pairs:
+            split_pairs(out, self._masks()[:, :-1])
         if damaged:
             self._leave_out(step, dataset, chunks, damaged, out)
         self._num_read += len(chunks.row)
@@ -131,16 +139,24 @@ class Loader:
         at = chunks.row * (seq_len + 1) + chunks.column
         is_cut = np.empty(len(at), bool)
         damaged: list[int] = []
+        masks = self._masks() if self._has_masks else None
+        if masks is not None:
+            masks.fill(SCORED)  # of a text
         for k, (documents, _) in enumerate(self.datasets):
             mine = slice(None) if len(self.datasets) == 1 else dataset == k
             document, start = chunks.document[mine], chunks.start[mine]
             length = chunks.length[mine]
             is_cut[mine] = cut = start + length < documents.tokens[document]
-            found = documents.copy(flat, at[mine], document, start, length + cut)
+            mask = None
+            if masks is not None and documents.has_masks:
+                mask = masks.reshape(-1).data
+            found = documents.copy(flat, at[mine], document, start, length + cut, mask)
             if found:
                 damaged += np.arange(len(at))[mine][found].tolist()
         out[0] = staged[:, :-1]
         out[1] = staged[:, 1:]
+        if masks is not None:
+            out[1][masks[:, 1:] != SCORED] = PADDING.targets
         return is_cut, damaged
 
     def _leave_out(
@@ -180,6 +196,13 @@ class Loader:
             self._scratch.staged = np.zeros((num_rows, width), dtype)
         staged = self._scratch.staged
         return staged, staged.reshape(-1).view(np.uint8).data
+
+    def _masks(self) -> np.ndarray:
+        """This thread's loss masks [rows, T + 1] uint8 of the tokens that it stages."""
+        if not hasattr(self._scratch, "masks"):
+            _, num_rows, seq_len = self.shape
+            self._scratch.masks = np.zeros((num_rows, seq_len + 1), np.uint8)
+        return self._scratch.masks
 
     def _positions(self) -> np.ndarray:
         """0, 1, 2.. over all positions of the batch."""

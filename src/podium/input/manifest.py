@@ -24,7 +24,7 @@ from podium.errors import DataError
 from podium.storage import is_remote, open_folder
 
 FORMAT = "podium-gold"
-FORMAT_VERSION = 1
+_TEXT_VERSION, _CHAT_VERSION = 1, 2  # the lowest that says what there is
 _AGAIN = "copy the data set again, or prepare the data again"
 SPLITS = ("train", "eval")
 MANIFEST_FILE = "manifest.json"
@@ -75,6 +75,16 @@ class TokenizerInfo:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatInfo:
+    """Records of a chat template: they hold its tokens alone, and a loss mask."""
+
+    # A preference is a pair: the prompt with the answer that was chosen, then the
+    # prompt with the one that was rejected.
+    records: Literal["conversations", "preferences"]
+    template_sha256: str | None  # see ChatTemplate; None: without a template
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A gold data set without its folder."""
 
@@ -82,6 +92,7 @@ class Manifest:
     token_dtype: Literal["uint16", "uint32"]
     splits: dict[str, tuple[Shard, ...]]
     created_by: dict[str, Any]
+    chat: ChatInfo | None = None  # None: texts, of which every token is learnt
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -98,9 +109,11 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values, without the fingerprint."""
+        chat = {"chat": dataclasses.asdict(self.chat)} if self.chat else {}
         return {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": _CHAT_VERSION if self.chat else _TEXT_VERSION,
+            **chat,
             "created_by": self.created_by,
             "tokenizer": dataclasses.asdict(self.tokenizer),
             "token_dtype": self.token_dtype,
@@ -109,6 +122,11 @@ class Manifest:
                 for name, shards in self.splits.items()
             },
         }
+
+
+def has_pairs(manifest: Manifest) -> bool:
+    """Whether its records are pairs of answers."""
+    return manifest.chat is not None and manifest.chat.records == "preferences"
 
 
 def token_dtype_for(vocab_size: int) -> Literal["uint16", "uint32"]:
@@ -194,6 +212,13 @@ def check_one_tokenizer(paths: Sequence[str], manifests: Sequence[Manifest]) -> 
                 f"{first.sha256[:12]} ({first.vocab_size} tokens); mixed data sets need "
                 "one tokenizer: prepare one of them again with the other's"
             )
+    chats = [(p, m.chat) for p, m in zip(paths, manifests, strict=True) if m.chat]
+    for path, chat in chats:
+        if chat.template_sha256 != chats[0][1].template_sha256:
+            raise DataError(
+                f"{path} was made with another chat template than {chats[0][0]}; mixed "
+                "data sets need one: prepare one of them again with the other's"
+            )
 
 
 def _parse(tree: Any, where: str) -> Manifest:
@@ -202,10 +227,10 @@ def _parse(tree: Any, where: str) -> Manifest:
             f"{where}: not a manifest: its format is not {FORMAT!r}; {_AGAIN}"
         )
     version = tree.get("format_version")
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    if version not in (_TEXT_VERSION, _CHAT_VERSION) or isinstance(version, bool):
         raise DataError(
-            f"{where}: format_version {version!r}; this podium reads "
-            f"{FORMAT_VERSION}: update podium or prepare the data again"
+            f"{where}: format_version {version!r}; this podium reads {_TEXT_VERSION} and "
+            f"{_CHAT_VERSION}: update podium or prepare the data again"
         )
     try:
         actual = _fingerprint(tree)
@@ -221,7 +246,11 @@ def _parse(tree: Any, where: str) -> Manifest:
         for k, v in tree.items()
         if k not in ("format", "format_version", "fingerprint")
     }
+    if version == _TEXT_VERSION and "chat" not in values:
+        values["chat"] = None
     manifest = _value(Manifest, values, where)
+    if (manifest.chat is None) != (version == _TEXT_VERSION):
+        raise DataError(f"{where}: format_version {version} and chat do not agree")
     _check_values(manifest, where)
     return manifest
 

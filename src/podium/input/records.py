@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One record: TFRecord framing around a tf.train.Example with the feature `tokens`.
 
+Records of chats have a feature `loss_mask` before it, a byte a token.
+
 Frame (TensorFlow's core/lib/io/record_writer.h), all integers little-endian:
     uint64 length, uint32 masked CRC-32C of the length,
     length bytes of data, uint32 masked CRC-32C of the data.
@@ -31,6 +33,9 @@ _CRC = struct.Struct("<I")
 _LENGTH_DELIMITED = 2  # protobuf wire type
 _MAX_PREFIX_BYTES = 64  # of an Example before its tokens; ours are 19 to 35
 
+# Values of `loss_mask`. The second sequence of a pair of answers begins somewhere.
+CONTEXT, SCORED, BEGINS_SECOND = 0, 1, 2
+
 
 def masked_crc32c(data: bytes) -> int:
     """The CRC-32C of `data`, masked as TensorFlow stores it."""
@@ -38,17 +43,14 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def encode_record(token_bytes: bytes) -> tuple[bytes, int]:
+def encode_record(
+    token_bytes: bytes, loss_mask: bytes | None = None
+) -> tuple[bytes, int]:
     """A whole frame, and where in it the first token byte stands."""
-    bytes_list = b"\x0a" + _varint(len(token_bytes))  # BytesList.value
-    value = b"\x0a" + _varint(len(bytes_list) + len(token_bytes))  # Feature.bytes_list
-    key = b"\x0a\x06tokens\x12"  # map entry: key, value
-    entry_size = len(value) + len(bytes_list) + len(token_bytes)
-    key += _varint(entry_size)
-    entry_size += len(key)
-    feature = b"\x0a" + _varint(entry_size)  # Features.feature
-    features = b"\x0a" + _varint(len(feature) + entry_size)  # Example.features
-    prefix = features + feature + key + value + bytes_list
+    mask = b"" if loss_mask is None else _feature("loss_mask", loss_mask) + loss_mask
+    feature = mask + _feature("tokens", token_bytes)
+    features = b"\x0a" + _varint(len(feature) + len(token_bytes))  # Example.features
+    prefix = features + feature
     data = prefix + token_bytes
     length = struct.pack("<Q", len(data))
     header = length + _CRC.pack(masked_crc32c(length))
@@ -113,6 +115,19 @@ def token_span(data: bytes, where: str) -> tuple[int, int]:
     return spans[0]
 
 
+def mask_span(data: bytes, tokens: int, where: str) -> tuple[int, int]:
+    """Where the value of the feature `loss_mask` stands. Raises DataError if there is
+    not exactly one, of one byte a token."""
+    spans = feature_spans(data, "loss_mask", where)
+    sizes = [stop - start for start, stop in spans]
+    if sizes != [tokens]:
+        found = " and ".join(map(str, sizes)) or "no"
+        raise DataError(
+            f"{where}: feature 'loss_mask' has {found} bytes for {tokens} tokens"
+        )
+    return spans[0]
+
+
 def feature_spans(data: bytes, name: str, where: str) -> list[tuple[int, int]]:
     """Start and end of every bytes value of feature `name` in a serialised Example."""
     spans: list[tuple[int, int]] = []
@@ -152,7 +167,13 @@ def sound_length(header: bytes) -> int | None:
 
 
 def parse_index(
-    raw: bytes, where: str, *, token_bytes: int, records: int, file_bytes: int
+    raw: bytes,
+    where: str,
+    *,
+    token_bytes: int,
+    records: int,
+    file_bytes: int,
+    has_mask: bool = False,
 ) -> np.ndarray:
     """The index beside a shard, [records] of INDEX_DTYPE. Raises DataError.
 
@@ -161,6 +182,7 @@ def parse_index(
         where: its name for messages.
         token_bytes: width of a token, 2 or 4.
         records: how many the manifest says there are.
+        has_mask: a byte a token stands before the tokens.
         file_bytes: size of the shard. Every entry returned lies inside it, and the
             records follow one another without a gap, so entries need no more checks.
     """
@@ -185,11 +207,14 @@ def parse_index(
     ends = index["payload"] + widths + np.uint64(FOOTER_BYTES)
     starts = np.concatenate([np.zeros(1, np.uint64), ends])
     prefix = index["payload"] - index["offset"]
+    longest = np.full(records, HEADER_BYTES + _MAX_PREFIX_BYTES, np.uint64)
+    if has_mask:
+        longest += index["tokens"] + np.uint64(_MAX_PREFIX_BYTES)
     if (
         (index["offset"] != starts[:-1]).any()
         or int(starts[-1]) != file_bytes
         or (prefix <= HEADER_BYTES).any()
-        or (prefix > HEADER_BYTES + _MAX_PREFIX_BYTES).any()
+        or (prefix > longest).any()
     ):
         raise DataError(
             f"{where}: the entries do not describe a shard of {file_bytes} bytes; "
@@ -200,6 +225,16 @@ def parse_index(
 
 def _crc_differs(of: str, found: int, stated: int) -> str:
     return f"CRC-32C of its {of} is {found:08x}, the record says {stated:08x}"
+
+
+def _feature(name: str, value: bytes) -> bytes:
+    """A feature of an Example up to its only value, which follows."""
+    bytes_list = b"\x0a" + _varint(len(value))  # BytesList.value
+    head = b"\x0a" + _varint(len(bytes_list) + len(value))  # Feature.bytes_list
+    key = b"\x0a" + _varint(len(name)) + name.encode()  # map entry: key, value
+    key += b"\x12" + _varint(len(head) + len(bytes_list) + len(value))
+    entry_size = len(key) + len(head) + len(bytes_list) + len(value)
+    return b"\x0a" + _varint(entry_size) + key + head + bytes_list  # Features.feature
 
 
 def _varint(value: int) -> bytes:

@@ -21,7 +21,13 @@ from podium.errors import DataError
 from podium.input.damage import Damage, raise_damage
 from podium.input.files import open_files
 from podium.input.manifest import Manifest, Shard, load_manifest
-from podium.input.records import FOOTER_BYTES, frame_fault, parse_index
+from podium.input.records import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    frame_fault,
+    mask_span,
+    parse_index,
+)
 from podium.storage import Folder, open_folder
 
 _UNREAD, _SOUND, _DAMAGED = range(3)
@@ -62,6 +68,9 @@ class Documents:
         self._state = np.full(len(self.tokens), _UNREAD, np.uint8)
         self._faults: dict[int, str] = {}
         self._blocks: dict[int, array.array] = {}  # of long records: CRC-32C of each
+        self.has_masks = self.manifest.chat is not None
+        # Where in its frame a record's loss mask begins, from its first reading on.
+        self._mask = np.zeros(len(self.tokens) if self.has_masks else 0, np.int64)
         names = [shard.file for shard in self.shards]
         self._files = open_files(self.folder, names)
         self._map = self._files.map
@@ -81,12 +90,14 @@ class Documents:
         document: np.ndarray,
         start: np.ndarray,
         length: np.ndarray,
+        masks: memoryview | None = None,
     ) -> list[int]:
         """out[at[i]:][:length[i]] = tokens start[i].. of document[i], for every i.
 
         `out` is a flat memoryview of bytes; `at`, `start` and `length` count tokens of
         `manifest.token_dtype`. Returns the i whose documents are damaged: their tokens
         in `out` are 0. A document is damaged as a whole, whatever part is asked for.
+        `masks`, a byte a token, is filled like `out` where `has_masks`.
         """
         shard = np.searchsorted(self._first_document, document, side="right") - 1
         size = self.token_bytes
@@ -97,7 +108,11 @@ class Documents:
         # Vectors here: NumPy's scalars would take longer than the reading.
         spans = (document, self._state[document], shard, begin, stop - begin)
         columns = [s.tolist() for s in (*spans, source - begin, at, at + length)]
-        sound = self._map(functools.partial(self._copy_span, out), *columns)
+        if masks is None:
+            copy = functools.partial(self._copy_span, out)
+        else:
+            copy = functools.partial(self._copy_span_and_mask, out, masks)
+        sound = self._map(copy, *columns)
         return [i for i, is_sound in enumerate(sound) if not is_sound]
 
     def _copy_span(
@@ -124,6 +139,39 @@ class Documents:
                 out[b:c] = found
                 return True
         out[b:c] = bytes(c - b)
+        return False
+
+    def _copy_span_and_mask(
+        self,
+        out: memoryview,
+        masks: memoryview,
+        d: int,
+        state: int,
+        file: int,
+        offset: int,
+        num_bytes: int,
+        start: int,
+        b: int,
+        c: int,
+    ) -> bool:
+        """`_copy_span`, and the same stretch of the record's loss mask."""
+        size = self.token_bytes
+        first = (start - int(self._payload[d]) + offset) // size  # token of d
+        count, at = (c - b) // size, slice(b // size, c // size)
+        if state != _DAMAGED:
+            if d in self._blocks:
+                of_file = (d, file, offset, num_bytes)
+                found = self._from_blocks(*of_file, start, c - b)
+                mask = self._from_blocks(*of_file, int(self._mask[d]) + first, count)
+            else:
+                frame = self._whole_frame(d, state, file, offset, num_bytes)
+                begin = int(self._mask[d]) + first
+                found = frame and frame[start : start + c - b]
+                mask = frame and frame[begin : begin + count]
+            if found and mask:
+                out[b:c], masks[at] = found, mask
+                return True
+        out[b:c], masks[at] = bytes(c - b), bytes(count)
         return False
 
     def damage(self, document: int) -> Damage:
@@ -166,6 +214,16 @@ class Documents:
             if highest >= self._vocab_size:
                 beyond = f"beyond the vocabulary of {self._vocab_size}"
                 return self._condemn(document, f"token id {highest} is {beyond}")
+            if self.has_masks:
+                data, tokens = (
+                    frame[HEADER_BYTES:-FOOTER_BYTES],
+                    int(self.tokens[document]),
+                )
+                try:
+                    begin, _ = mask_span(data, tokens, "it")
+                except DataError as e:
+                    return self._condemn(document, str(e).removeprefix("it: "))
+                self._mask[document] = HEADER_BYTES + begin
             self._state[document] = _SOUND
             if num_bytes > _BLOCK_BYTES:
                 self._blocks[document] = _block_crcs(frame)
@@ -228,6 +286,7 @@ def read_index(folder: Folder, manifest: Manifest, shard: Shard) -> np.ndarray:
         token_bytes=np.dtype(manifest.token_dtype).itemsize,
         records=shard.records,
         file_bytes=shard.bytes,
+        has_mask=manifest.chat is not None,
     )
     num_tokens = int(index["tokens"].sum(dtype=np.int64))
     if num_tokens != shard.tokens:

@@ -15,6 +15,7 @@ import numpy as np
 import podium
 from podium.code_commit import commit
 from podium.input.manifest import (
+    ChatInfo,
     Manifest,
     Shard,
     SourceRange,
@@ -36,6 +37,7 @@ def assemble(
     tasks: Sequence[ShardTask],
     parts: Sequence[Part],
     tokenizer: TokenizerInfo,
+    chat: ChatInfo | None = None,
 ) -> Manifest:
     """Fills the empty `folder` with everything but the manifest, which it returns."""
     firsts = _first_items(tasks, parts)
@@ -61,7 +63,7 @@ def assemble(
         )
         for split, members in groups.items()
     }
-    _write_rejects(os.path.join(folder, REJECTS_FILE), tasks, firsts)
+    write_rejects(os.path.join(folder, REJECTS_FILE), tasks, parts)
     if tokenizer.file:
         source = os.path.join(tasks[0].folder, TOKENIZER_FILE)
         shutil.copyfile(source, os.path.join(folder, tokenizer.file))
@@ -70,6 +72,7 @@ def assemble(
         token_dtype=token_dtype_for(tokenizer.vocab_size),
         splits=splits,
         created_by=_created_by(),
+        chat=chat,
     )
 
 
@@ -193,9 +196,9 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_rejects(
-    path: str, tasks: Sequence[ShardTask], firsts: Sequence[Sequence[int]]
-) -> None:
+def write_rejects(path: str, tasks: Sequence[ShardTask], parts: Sequence[Part]) -> None:
+    """All that was not used, as rejects.jsonl."""
+    firsts = _first_items(tasks, parts)
     with open(path, "w", encoding="utf-8") as out:
         for task, first in zip(tasks, firsts, strict=True):
             with open(task.path("rejects"), encoding="utf-8") as file:

@@ -36,8 +36,12 @@ class Item(NamedTuple):
     starts_document: bool = True  # False: continues the item before
 
 
-def read_unit(unit: Unit, *, text_key: str, max_document_bytes: int) -> Iterator[Item]:
+def read_unit(
+    unit: Unit, *, text_key: str | None, max_document_bytes: int
+) -> Iterator[Item]:
     """Items of a unit in order; long texts are cut into pieces of about the limit.
+
+    Without `text_key`, a text is a whole line of JSONL that holds an object.
 
     Never raises for what a file holds, nor for a file that cannot be read.
     """
@@ -49,7 +53,7 @@ def read_unit(unit: Unit, *, text_key: str, max_document_bytes: int) -> Iterator
         for item in _READERS[unit.kind](unit, text_key, max_document_bytes):
             number = item.number
             # The file's reader has cut a plain text already.
-            if unit.kind == "text" or item.text is None:
+            if unit.kind == "text" or item.text is None or text_key is None:
                 yield item
             else:
                 yield from _pieces(item, item.text, max_document_bytes)
@@ -57,6 +61,16 @@ def read_unit(unit: Unit, *, text_key: str, max_document_bytes: int) -> Iterator
         yield Item(number + 1, None, 0, e.reason, e.detail)
     except OSError as e:
         yield Item(number + 1, None, 0, "unreadable", e.strerror or str(e))
+
+
+def line_number(unit: Unit, number: int) -> int:
+    """Of item `number` of a unit of JSONL: the line of its file, from 1."""
+    before, left = 0, unit.start - 1
+    with open(unit.path, "rb") as file:
+        while left > 0 and (chunk := file.read(min(left, _CUT_WINDOW_BYTES))):
+            before += chunk.count(b"\n")
+            left -= len(chunk)
+    return number + 1 + (before + 1 if unit.start else 0)
 
 
 class _DamageError(Exception):
@@ -147,7 +161,7 @@ def _read_text(unit: Unit, text_key: str, limit: int) -> Iterator[Item]:
         yield Item(0, None, unit.size_bytes)
 
 
-def _read_jsonl(unit: Unit, text_key: str, limit: int) -> Iterator[Item]:
+def _read_jsonl(unit: Unit, text_key: str | None, limit: int) -> Iterator[Item]:
     with _open(unit) as file:
         at = unit.start
         if at:  # the line across our start belongs to the unit before
@@ -166,7 +180,7 @@ def _read_jsonl(unit: Unit, text_key: str, limit: int) -> Iterator[Item]:
             number += 1
 
 
-def _read_jsonl_gz(unit: Unit, text_key: str, limit: int) -> Iterator[Item]:
+def _read_jsonl_gz(unit: Unit, text_key: str | None, limit: int) -> Iterator[Item]:
     with _open(unit) as raw, gzip.open(raw) as file:
         at = 0
         try:
@@ -194,7 +208,7 @@ def _skip_line(file: IO[bytes] | gzip.GzipFile) -> int:
     return skipped
 
 
-def _json_item(number: int, line: bytes, text_key: str) -> Item:
+def _json_item(number: int, line: bytes, text_key: str | None) -> Item:
     size = len(line)
     if not line.strip():
         return Item(number, None, size)
@@ -207,6 +221,8 @@ def _json_item(number: int, line: bytes, text_key: str) -> Item:
     if not isinstance(value, dict):
         found = type(value).__name__
         return Item(number, None, size, "no text", f"a {found}, no JSON object")
+    if text_key is None:
+        return Item(number, line.decode(), size)
     if text_key not in value:
         keys = ", ".join(value)[:_MOST_KEY_CHARS] or "none"
         detail = f"no key {text_key!r}; there are {keys}"
@@ -269,7 +285,7 @@ def _read_tfds(unit: Unit, text_key: str, limit: int) -> Iterator[Item]:
             raise _DamageError("corrupt TFRecord", str(e)) from e
 
 
-_READERS: dict[str, Callable[[Unit, str, int], Iterator[Item]]] = {
+_READERS: dict[str, Callable[[Unit, Any, int], Iterator[Item]]] = {
     "text": _read_text,
     "jsonl": _read_jsonl,
     "jsonl_gz": _read_jsonl_gz,

@@ -15,6 +15,7 @@ from typing import Any
 
 from podium.errors import ConfigError
 from podium.input.manifest import MANIFEST_FILE
+from podium.preparation.chat import ChatForm
 from podium.preparation.sources import Unit
 from podium.preparation.spec import PrepareSpec
 from podium.tokenizer import TOKENIZER_FILE
@@ -23,7 +24,9 @@ RECIPE_FILE = "recipe.json"
 _RECIPE_VERSION = 1  # goes up when the same inputs come out as other bytes
 
 
-def recipe_of(spec: PrepareSpec, units: Sequence[Unit]) -> dict[str, Any]:
+def recipe_of(
+    spec: PrepareSpec, units: Sequence[Unit], chat: ChatForm | None
+) -> dict[str, Any]:
     """Everything that shapes the output, as JSON values."""
     digest = hashlib.sha256()
     for unit in units:
@@ -37,6 +40,7 @@ def recipe_of(spec: PrepareSpec, units: Sequence[Unit]) -> dict[str, Any]:
         "num_shards": spec.num_shards,
         "max_document_bytes": spec.max_document_bytes,
         "inputs": digest.hexdigest(),
+        **({"chat": dataclasses.asdict(chat)} if chat else {}),
     }
 
 
@@ -79,8 +83,11 @@ def finished_summary(output: str, recipe: dict[str, Any]) -> dict[str, Any] | No
     changes = [
         f"{key} was {old.get(key)!r}, is {value!r}"
         for key, value in recipe.items()
-        if key != "inputs" and old.get(key) != value
-    ] or ["files were added, removed or changed since"]
+        if key not in ("inputs", "chat") and old.get(key) != value
+    ]
+    if old.get("chat") != recipe.get("chat"):
+        changes.append("--chat, --max_tokens or the chat template was another")
+    changes = changes or ["files were added, removed or changed since"]
     raise ConfigError(f"{what} was made differently: {'; '.join(changes)}; {advice}")
 
 

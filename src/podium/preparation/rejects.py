@@ -39,6 +39,23 @@ def why_none(
                     "detail": item.detail,
                 }
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return _shown(counts, examples, listed_in)
+
+
+def why_none_of_chats(listed_in: str) -> str:
+    """The same, read from that file."""
+    counts: dict[str, int] = {}
+    examples: dict[str, str] = {}
+    with open(listed_in, encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            counts[row["reason"]] = counts.get(row["reason"], 0) + 1
+            # The item of a line is its number from 0.
+            detail = f"{row['uri']}: line {row['item'] + 1}: {row['detail']}"
+            examples.setdefault(row["reason"], detail)
+    return _shown(counts, examples, listed_in)
+
+
+def _shown(counts: dict[str, int], examples: dict[str, str], listed_in: str) -> str:
     shown = [
         f"{count:,} {reason}" + (f" ({examples[reason]})" if reason in examples else "")
         for reason, count in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))

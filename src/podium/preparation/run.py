@@ -17,15 +17,17 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from podium.chat_template import ChatTemplate, find_chat_template, no_template
 from podium.errors import ConfigError, DataError, PodiumError, at_work
-from podium.input.manifest import Manifest, TokenizerInfo, load_manifest
+from podium.input.manifest import ChatInfo, Manifest, TokenizerInfo, load_manifest
 from podium.preparation import bpe, finish, recipe, shard
+from podium.preparation.chat import ChatForm
 from podium.preparation.plan import plan_shards
 from podium.preparation.pool import Pool
 from podium.preparation.progress import Progress, count_of, megabytes, say
-from podium.preparation.rejects import why_none
+from podium.preparation.rejects import why_none, why_none_of_chats
 from podium.preparation.shard import ShardTask
-from podium.preparation.sources import find_units
+from podium.preparation.sources import Unit, find_units
 from podium.preparation.spec import PrepareSpec
 from podium.tokenizer import bytes_tokenizer, huggingface_tokenizer
 
@@ -55,7 +57,10 @@ def run(spec: PrepareSpec) -> Outcome:
         data_dir=spec.data_dir,
         leave_out=(output, partial, _rejects_file(output)),
     )
-    wanted = recipe.recipe_of(spec, units)
+    chat = _chat_form(spec)
+    if chat:
+        units = [_only_jsonl(unit) for unit in units]
+    wanted = recipe.recipe_of(spec, units, chat)
     try:
         summary = recipe.finished_summary(output, wanted)
     except ConfigError:
@@ -72,7 +77,9 @@ def run(spec: PrepareSpec) -> Outcome:
         )
     try:
         with _work_folder(partial, recipe.recipe_id(wanted)) as folder:
-            manifest, summary = _prepare(spec, wanted, units, folder, output, start)
+            manifest, summary = _prepare(
+                spec, chat, wanted, units, folder, output, start
+            )
     except OSError as e:
         with at_work():
             raise DataError(
@@ -81,8 +88,34 @@ def run(spec: PrepareSpec) -> Outcome:
     return Outcome(manifest=manifest, summary=summary, is_up_to_date=False)
 
 
+def _chat_form(spec: PrepareSpec) -> ChatForm | None:
+    if spec.chat is None:
+        return None
+    template = find_chat_template(str(spec.tokenizer))
+    if template is None and spec.chat == "conversations":
+        raise ConfigError(
+            f"--tokenizer={spec.tokenizer}: {no_template(str(spec.tokenizer))}"
+        )
+    return ChatForm(
+        records=spec.chat,
+        template=template.text if template else None,
+        special_tokens=template.special_tokens if template else {},
+        max_tokens=spec.max_tokens,
+    )
+
+
+def _only_jsonl(unit: Unit) -> Unit:
+    if unit.kind.startswith("jsonl") or unit.reason in ("empty", "unreadable"):
+        return unit
+    detail = "expected a .jsonl or .jsonl.gz file"
+    return dataclasses.replace(
+        unit, kind="reject", reason="no conversation", detail=detail
+    )
+
+
 def _prepare(
     spec: PrepareSpec,
+    chat: ChatForm | None,
     wanted: dict[str, Any],
     units: Sequence[Any],
     folder: str,
@@ -105,7 +138,7 @@ def _prepare(
     eval_below = int(spec.eval_fraction * 2**64)
     num_workers = spec.num_workers or _num_cores()
     tokenizer = _tokenizer(
-        spec, shards, folder, eval_below, num_workers, _rejects_file(output)
+        spec, chat, shards, folder, eval_below, num_workers, _rejects_file(output)
     )
     tasks = [
         ShardTask(
@@ -117,24 +150,29 @@ def _prepare(
             max_document_bytes=spec.max_document_bytes,
             eval_below=eval_below,
             strict=spec.strict,
+            chat=chat,
         )
         for number, members in enumerate(shards)
     ]
     parts = _write(tasks, num_workers)
     if not _count(parts, "train") + _count(parts, "eval"):
+        if chat:
+            finish.write_rejects(_rejects_file(output), tasks, parts)
+            reasons = why_none_of_chats(_rejects_file(output))
+        else:
+            reasons = why_none(
+                units,
+                text_key=spec.text_key,
+                max_document_bytes=spec.max_document_bytes,
+                listed_in=_rejects_file(output),
+            )
         shutil.rmtree(folder)
-        reasons = why_none(
-            units,
-            text_key=spec.text_key,
-            max_document_bytes=spec.max_document_bytes,
-            listed_in=_rejects_file(output),
-        )
         raise DataError(f"no usable document in {', '.join(spec.inputs)}: {reasons}")
     tasks, parts = _with_both_splits(spec, tasks, parts, num_workers)
     final = os.path.join(folder, "final")
     shutil.rmtree(final, ignore_errors=True)
     os.mkdir(final)
-    manifest = finish.assemble(final, tasks, parts, tokenizer)
+    manifest = finish.assemble(final, tasks, parts, tokenizer, _chat_info(chat))
     summary = {
         "text_bytes": sum(part["text_bytes"] for part in parts),
         "rejects": _rejects(parts),
@@ -146,8 +184,18 @@ def _prepare(
     return manifest, summary
 
 
+def _chat_info(chat: ChatForm | None) -> ChatInfo | None:
+    if chat is None:
+        return None
+    sha256 = None
+    if chat.template is not None:
+        sha256 = ChatTemplate(chat.template, chat.special_tokens).sha256
+    return ChatInfo(records=chat.records, template_sha256=sha256)
+
+
 def _tokenizer(
     spec: PrepareSpec,
+    chat: ChatForm | None,
     shards: Sequence[Sequence[Any]],
     folder: str,
     eval_below: int,
@@ -158,7 +206,12 @@ def _tokenizer(
         if spec.tokenizer == "bytes":
             tokenizer = bytes_tokenizer()
         else:
-            tokenizer = huggingface_tokenizer(str(spec.tokenizer), eos=spec.eos)
+            eos = spec.eos
+            if chat and eos is None:  # where the file is not clear, its model is
+                eos = chat.special_tokens.get("eos_token")
+            tokenizer = huggingface_tokenizer(
+                str(spec.tokenizer), eos=spec.eos, else_eos=eos
+            )
         tokenizer.save(folder)
         return tokenizer.info
     task = bpe.BpeTask(

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +18,11 @@ import numpy as np
 from podium.errors import DataError
 from podium.input.manifest import SPLITS, TokenizerInfo
 from podium.input.records import INDEX_DTYPE, encode_record
-from podium.preparation.readers import Item, read_unit
+from podium.preparation.chat import ChatEncoder, ChatForm, TemplateMisfitError
+from podium.preparation.conversations import RefusedError
+from podium.preparation.readers import Item, line_number, read_unit
 from podium.preparation.sources import Unit
-from podium.tokenizer import Tokenizer, open_tokenizer
+from podium.tokenizer import TOKENIZER_FILE, Tokenizer, open_tokenizer
 
 _BATCH_CHARS = 1 << 20  # of text tokenized at a time
 _BATCH_TEXTS = 1024
@@ -41,6 +43,7 @@ class ShardTask:
     max_document_bytes: int
     eval_below: int  # a document whose hash is lower is held out
     strict: bool
+    chat: ChatForm | None = None  # lines of JSONL that are not texts
 
     def path(self, name: str) -> str:
         """Of one of the part's files."""
@@ -59,6 +62,14 @@ class ShardTask:
         wanted = [part["splits"][split]["bytes"] for split in SPLITS]
         same = sizes == wanted and part["eval_below"] == self.eval_below
         return part if same else None
+
+
+class _Record(NamedTuple):
+    """A text's ids, and what goes with them."""
+
+    ids: bytes
+    mask: bytes | None  # None: a text, that begins and ends as the tokenizer says
+    hash: int
 
 
 class Range(NamedTuple):
@@ -84,6 +95,7 @@ def write_shard(task: ShardTask, report: Callable[[int], None]) -> dict[str, Any
         report: is told how many bytes of the units were dealt with since the last call.
     """
     tokenizer = _tokenizer(task.folder, task.tokenizer)
+    chat = _chat_encoder(task)
     own = f".{os.getpid()}"  # a killed run's worker may still be at the same part
     splits = [_SplitWriter(task.path(f"{s}.tfrecord{own}"), tokenizer) for s in SPLITS]
     rejects: dict[str, int] = {}
@@ -99,11 +111,19 @@ def write_shard(task: ShardTask, report: Callable[[int], None]) -> dict[str, Any
                     texts.append((unit, item, item.text))
                 elif item.reason:
                     _reject(task, unit, item, rejected, rejects)
-            encoded = tokenizer.to_bytes([text for *_, text in texts])
-            for (unit, item, text), ids in zip(texts, encoded, strict=True):
-                key = document_hash(text)
-                hashes = [min(hashes[0], key), max(hashes[1], key)]
-                splits[key < task.eval_below].add(unit, item, ids)
+            plain = [text for *_, text in texts]
+            records: Iterable[_Record | RefusedError] = (
+                _conversations(task, tokenizer, chat, texts)
+                if chat
+                else _texts(tokenizer, plain)
+            )
+            for (unit, item, text), record in zip(texts, records, strict=True):
+                if isinstance(record, RefusedError):
+                    why = item._replace(reason=record.reason, detail=record.detail)
+                    _reject(task, unit, why, rejected, rejects)
+                    continue
+                hashes = [min(hashes[0], record.hash), max(hashes[1], record.hash)]
+                splits[record.hash < task.eval_below].add(unit, item, record)
                 text_bytes += len(text.encode())
             report(sum(item.read_bytes for _, item in batch))
     part = {
@@ -128,6 +148,30 @@ def write_shard(task: ShardTask, report: Callable[[int], None]) -> dict[str, Any
     return part
 
 
+def _texts(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[_Record]:
+    for text, ids in zip(texts, tokenizer.to_bytes(texts), strict=True):
+        yield _Record(ids, None, document_hash(text))
+
+
+def _conversations(
+    task: ShardTask,
+    tokenizer: Tokenizer,
+    chat: ChatEncoder,
+    texts: Sequence[tuple[int, Item, str]],
+) -> Iterator[_Record | RefusedError]:
+    """Raises DataError where the template fits no line."""
+    for unit, item, text in texts:
+        try:
+            found = chat.encode(json.loads(text), tokenizer.dtype)
+            yield _Record(found.ids, found.mask, document_hash(found.key))
+        except RefusedError as error:
+            yield error
+        except TemplateMisfitError as error:
+            where = task.units[unit]
+            line = line_number(where, item.number)
+            raise DataError(f"{where.uri}: line {line}: {error}") from error
+
+
 class _SplitWriter:
     """The records of one split of one shard, and their index."""
 
@@ -144,9 +188,11 @@ class _SplitWriter:
         self._sources: list[Range] = []
         self._bytes = self._documents = self._tokens = 0
 
-    def add(self, unit: int, item: Item, ids: bytes) -> None:
-        payload = b"".join((self._bos, ids, self._eos))
-        frame, token_offset = encode_record(payload)
+    def add(self, unit: int, item: Item, record: _Record) -> None:
+        payload = record.ids
+        if record.mask is None:
+            payload = b"".join((self._bos, payload, self._eos))
+        frame, token_offset = encode_record(payload, record.mask)
         self._file.write(frame)
         self._sha256.update(frame)
         tokens = len(payload) // self._token_bytes
@@ -158,8 +204,8 @@ class _SplitWriter:
         if unit == last.unit and item.number == last.first_item + last.num_records:
             self._sources[-1] = last._replace(num_records=last.num_records + 1)
         else:
-            record = len(self._index) - 1
-            self._sources.append(Range(record, 1, item.number, unit))
+            number = len(self._index) - 1
+            self._sources.append(Range(number, 1, item.number, unit))
 
     def close(self) -> dict[str, Any]:
         self._file.flush()
@@ -193,8 +239,9 @@ def _batches(task: ShardTask) -> Iterator[list[tuple[int, Item]]]:
     batch: list[tuple[int, Item]] = []
     chars = 0
     for number, unit in enumerate(task.units):
+        key = None if task.chat else task.text_key
         for item in read_unit(
-            unit, text_key=task.text_key, max_document_bytes=task.max_document_bytes
+            unit, text_key=key, max_document_bytes=task.max_document_bytes
         ):
             batch.append((number, item))
             chars += len(item.text or "")
@@ -213,10 +260,22 @@ def _reject(
     file.write(json.dumps(row) + "\n")
     if task.strict and item.reason not in NOT_BAD:
         detail = f" ({item.detail})" if item.detail else ""
+        where = f"item {item.number}"
+        if task.chat and task.units[unit].kind.startswith("jsonl"):
+            where = f"line {line_number(task.units[unit], item.number)}"
         raise DataError(
-            f"{task.units[unit].uri}: item {item.number}: {item.reason}{detail}; "
+            f"{task.units[unit].uri}: {where}: {item.reason}{detail}; "
             "repair it, or leave out --strict to skip what cannot be used"
         )
+
+
+def _chat_encoder(task: ShardTask) -> ChatEncoder | None:
+    if task.chat is None:
+        return None
+    path, info = os.path.join(task.folder, TOKENIZER_FILE), task.tokenizer
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    return ChatEncoder(task.chat, text, bos_id=info.bos_id, eos_id=info.eos_id)
 
 
 _open_tokenizers: dict[str, Tokenizer] = {}

@@ -4,6 +4,7 @@
 
 import dataclasses
 import os
+from typing import Literal
 
 from podium.errors import ConfigError
 
@@ -31,6 +32,10 @@ class PrepareSpec:
     num_workers: int | None = None  # None: one a core
     strict: bool = False  # the first bad input ends the run
     overwrite: bool = False  # replace an output made from something else
+    # Lines of JSONL are conversations, or pairs of answers, in the chat template that
+    # lies beside the tokenizer.json; None: texts
+    chat: Literal["conversations", "preferences"] | None = None
+    max_tokens: int | None = None  # of a conversation or pair; longer ones are left out
 
     def __post_init__(self):
         if not self.inputs:
@@ -45,6 +50,7 @@ class PrepareSpec:
         for name, low in (
             ("num_shards", 1),
             ("num_workers", 1),
+            ("max_tokens", 2),
             ("max_document_bytes", 1024),
         ):
             value = getattr(self, name)
@@ -68,6 +74,26 @@ class PrepareSpec:
             )
         if self.eos is not None and not is_path:
             raise ConfigError("--eos only goes with a tokenizer.json; drop it")
+        self._check_chat(is_path)
+
+    def _check_chat(self, is_path: bool) -> None:
+        if self.chat is None:
+            if self.max_tokens is not None:
+                raise ConfigError("--max_tokens only goes with --chat; drop it")
+            return
+        if not is_path:
+            raise ConfigError(
+                "--chat needs the tokenizer.json of the model that is to learn, e.g. "
+                "--tokenizer=runs/model/tokenizer.json"
+            )
+        if self.text_key != "text":
+            raise ConfigError(
+                "--text_key names texts, --chat has none; drop one of them"
+            )
+        if name := next((n for n in self.inputs if n.startswith("tfds:")), None):
+            raise ConfigError(
+                f"--input={name}: --chat reads .jsonl and .jsonl.gz files"
+            )
 
     @property
     def bpe_size(self) -> int | None:

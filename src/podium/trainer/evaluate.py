@@ -7,11 +7,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from podium.errors import DataError
 from podium.input.batch import Batch
 from podium.trainer.loss import GroupSums
+from podium.trainer.preference import PreferenceSums
+
+_EMPTY = (
+    "the eval split holds no scored token; raise data.eval_fraction, or set "
+    "--config.eval=None"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,10 +83,7 @@ def evaluate(
         nats += np.asarray(under_way.cross_entropy_G, np.float64)
         tokens += np.asarray(under_way.tokens_G)
     if not tokens.any():
-        raise DataError(
-            "the eval split holds no scored token; raise data.eval_fraction, or set "
-            "--config.eval=None"
-        )
+        raise DataError(_EMPTY)
     each = {
         name: HeldOut(nats=float(n), tokens=int(t))
         for name, n, t in zip(names, nats, tokens, strict=True)
@@ -86,3 +91,21 @@ def evaluate(
     }
     total = HeldOut(nats=sum(g.nats for g in each.values()), tokens=int(tokens.sum()))
     return Evaluation(total=total, groups=each if len(names) > 1 else {})
+
+
+def evaluate_pairs(
+    eval_step: Callable[[Any, Batch], PreferenceSums],
+    params: Any,
+    batches: Iterable[Batch],
+) -> dict[str, float]:
+    """Of preferences: the loss per pair, rewards and their accuracy.
+
+    The sums stay on the devices until the last batch, so nothing waits in between.
+    """
+    total: Any = None
+    for batch in batches:
+        sums = eval_step(params, batch)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    if total is None or float(total.tokens) == 0:
+        raise DataError(_EMPTY)
+    return {**total.held_out(), "eval_tokens": round(float(total.tokens))}

@@ -21,7 +21,6 @@ from podium import lost_peers, processes
 from podium.code_commit import commit
 from podium.errors import HardwareError, at_work
 from podium.input.device import Feed, Prefetcher, prefetch
-from podium.input.groups import Groups
 from podium.input.server import InputServer, Stream
 from podium.input.spec import StreamSpec
 from podium.resume import (
@@ -31,21 +30,23 @@ from podium.resume import (
 )
 from podium.skipped_batches import batch_of, num_skipped
 from podium.skipped_batches import write as write_skips
+from podium.starts import reference_step
 from podium.trainer.damage import DamageLog
-from podium.trainer.evaluate import evaluate
+from podium.trainer.evaluator import Evaluator
 from podium.trainer.events import Events, Steps
 from podium.trainer.faults import Faults, Rewind
 from podium.trainer.first_state import first_state
 from podium.trainer.hosts import HostTimes
 from podium.trainer.maintenance import Maintenance
 from podium.trainer.metrics import Metrics
-from podium.trainer.profile import EVALUATION, SAVE, TraceWindow
+from podium.trainer.profile import SAVE, TraceWindow
 from podium.trainer.progress import Progress
+from podium.trainer.reference import reference_of
 from podium.trainer.reporter import Reporter
 from podium.trainer.saving import Saver
 from podium.trainer.setup import Setup
-from podium.trainer.state import TrainState, weights
-from podium.trainer.step import StepFn, batch_sharding, make_eval_step
+from podium.trainer.state import TrainState
+from podium.trainer.step import StepFn, batch_sharding
 from podium.trainer.stopping import Stopping
 from podium.trainer.summary import summary
 from podium.trainer.tracking import END_SECS, HURRY_SECS, State, Tracker, lost_line
@@ -115,8 +116,7 @@ class Trainer:
             lost_peers.call_before_leaving(
                 lambda: self.events.add("fault", what="lost process")
             )
-        self.eval_step: Callable | None = None
-        self.groups: Groups | None = None
+        self.evaluator: Evaluator | None = None
         self.eval_loss: float | None = None
         self.skips = skipped_batches(self.workdir, self.cfg, first_step)
         self.saver = Saver(
@@ -349,10 +349,19 @@ class Trainer:
             self.events.add("checkpoint", step=step, secs=secs)
 
     def _first_state(self) -> TrainState:
+        setup = self.setup
         state, self.saver.base = first_state(
-            self.setup, self.workdir, self.resume_step, self.saver.restore
+            setup, self.workdir, self.resume_step, self.saver.restore
         )
-        return state
+        if self.cfg.dpo is None:
+            return state
+        is_new = self.resume_step is None
+        step = reference_step(
+            self.workdir, self.cfg, is_new=is_new, is_first=self.is_first
+        )
+        shardings = setup.layout.shardings.reference
+        reference = reference_of(self.cfg, shardings, step, setup.rules)
+        return dataclasses.replace(state, reference=reference)
 
     def is_eval(self, step: int) -> bool:
         """Whether the state after a step is to be evaluated."""
@@ -362,46 +371,17 @@ class Trainer:
 
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
         start = time.monotonic()
-        setup = self.setup
-        cfg = self.cfg.eval
-        assert cfg
-        spec = StreamSpec(
-            data=self.cfg.data,
-            split="eval",
-            seed=self.cfg.seed,
-            global_batch_seqs=self.cfg.global_batch_seqs,
-            rows=self.feed.rows,
-            first_step=0,
-            num_steps=cfg.num_batches,
-        )
-        if self.eval_step is None or self.groups is None:
-            self.groups = Groups(spec, cfg.by, cfg.max_groups)
-            self.eval_step = make_eval_step(
-                self.cfg,
-                setup.model,
-                setup.rules,
-                weights(self.cfg, setup.layout.shardings),
-                len(self.groups.names),
-            )
-        groups, stream = self.groups, self.server.open(spec)
-        with (
-            jax.profiler.TraceAnnotation(EVALUATION),
-            prefetch(stream, self.feed) as batches,
-        ):
-            grouped = (
-                (batch, self.feed.put_one(groups.of_batch(i)))
-                for i, batch, _ in batches
-            )
-            found = evaluate(
-                self.eval_step, weights(self.cfg, state), grouped, groups.names
-            )
-        result = found.to_metrics()
-        self.damage.note(stream.take_damaged(), step)
+        if self.evaluator is None:
+            self.evaluator = Evaluator(self.setup, self.feed, self.server)
+        result, damaged = self.evaluator.run(state)
+        self.damage.note(damaged, step)
         self.eval_loss = result["eval_loss"]
         secs = round(time.monotonic() - start, 3)
         self.events.add("eval", step=step, secs=secs, loss=self.eval_loss)
+        shown = f"perplexity {result.get('eval_perplexity', 0.0):.1f}"
+        if self.cfg.dpo is not None:
+            shown = f"{result['eval_reward_accuracy']:.1%} of pairs the right way round"
         self.progress.say(
-            f"step {step}: held-out loss {self.eval_loss:.4f} "
-            f"(perplexity {result['eval_perplexity']:.1f}, {secs:.1f} s)"
+            f"step {step}: held-out loss {self.eval_loss:.4f} ({shown}, {secs:.1f} s)"
         )
         return result

@@ -36,6 +36,14 @@ class LossSums:
         total = self.cross_entropy + z_loss * self.z + self.balance
         return total / jnp.maximum(num_tokens, 1.0)
 
+    def mean(self) -> Array:
+        """Nats per token; no number where there is none."""
+        return self.cross_entropy / self.tokens
+
+    def metrics(self, z_loss: float) -> dict[str, Array]:
+        """What a step reports of them."""
+        return {"z_loss": z_loss * self.z / jnp.maximum(self.tokens, 1.0)}
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +118,10 @@ def over_chunks(
     if num_chunks == 1:
         hidden_BTD = shard(hidden_BTD, "batch", "length", "act_embed")
         return chunk_sums(hidden_BTD, *labels)
-    chunk = -(-T // (cuts * num_chunks))
-    pad = num_chunks * chunk - T // cuts
-
-    def in_chunks(x: Array, fill: int) -> Array:
-        # [B, T, ..] -> [chunks, B, cuts * chunk, ..]: every chunk takes its share from
-        # every device's positions, so that no chunk moves and none waits for another.
-        x = x.reshape(B, cuts, T // cuts, *x.shape[2:])
-        rest = [(0, 0)] * (x.ndim - 3)
-        x = jnp.pad(x, [(0, 0), (0, 0), (0, pad), *rest], constant_values=fill)
-        x = jnp.moveaxis(x.reshape(B, cuts, num_chunks, chunk, *x.shape[3:]), 2, 0)
-        return x.reshape(num_chunks, B, cuts * chunk, *x.shape[4:])
-
-    parts = in_chunks(hidden_BTD, 0), tuple(in_chunks(each, -1) for each in labels)
+    parts = (
+        _in_chunks(hidden_BTD, 0, cuts, num_chunks),
+        tuple(_in_chunks(each, -1, cuts, num_chunks) for each in labels),
+    )
 
     @jax.checkpoint
     def body(total: Any, xs: tuple[Array, tuple[Array, ...]]) -> tuple[Any, None]:
@@ -133,6 +132,50 @@ def over_chunks(
 
     total, _ = jax.lax.scan(body, zero, parts)
     return total
+
+
+def token_logprobs(
+    logits_fn: Callable[[Array], Array],
+    hidden_BTD: Float[Array, "B T D"],
+    targets_BT: Int[Array, "B T"],
+    cfg: LossConfig,
+) -> Float[Array, "B T"]:
+    """The log-probability of every target, float32; 0 where it is -1.
+
+    Chunk by chunk, as `loss_sums`.
+    """
+    B, T = targets_BT.shape
+    cuts, num_chunks = _cuts_and_chunks(B, T, cfg.chunk_tokens)
+
+    @jax.checkpoint
+    def chunk(hidden_BCD: Array, targets_BC: Array) -> Array:
+        hidden_BCD = shard(hidden_BCD, "batch", "length", "act_embed")
+        logits_BCV = shard(logits_fn(hidden_BCD), "batch", "length", "vocab")
+        lse_BC, label_BC = lse_and_label(logits_BCV, targets_BC)
+        return jnp.where(targets_BC >= 0, label_BC - lse_BC, 0.0)
+
+    if num_chunks == 1:
+        return chunk(hidden_BTD, targets_BT)
+    hidden = _in_chunks(hidden_BTD, 0, cuts, num_chunks)
+    targets = _in_chunks(targets_BT, -1, cuts, num_chunks)
+    _, found = jax.lax.scan(lambda _, xs: (None, chunk(*xs)), None, (hidden, targets))
+    found = found.reshape(num_chunks, B, cuts, -1)
+    return (
+        jnp.moveaxis(found, 0, 2).reshape(B, cuts, -1)[:, :, : T // cuts].reshape(B, T)
+    )
+
+
+def _in_chunks(x: Array, fill: int, cuts: int, num_chunks: int) -> Array:
+    # [B, T, ..] -> [chunks, B, cuts * chunk, ..]: every chunk takes its share from
+    # every device's positions, so that no chunk moves and none waits for another.
+    B, T = x.shape[:2]
+    chunk = -(-T // (cuts * num_chunks))
+    pad = num_chunks * chunk - T // cuts
+    x = x.reshape(B, cuts, T // cuts, *x.shape[2:])
+    rest = [(0, 0)] * (x.ndim - 3)
+    x = jnp.pad(x, [(0, 0), (0, 0), (0, pad), *rest], constant_values=fill)
+    x = jnp.moveaxis(x.reshape(B, cuts, num_chunks, chunk, *x.shape[3:]), 2, 0)
+    return x.reshape(num_chunks, B, cuts * chunk, *x.shape[4:])
 
 
 def _chunk_sums(logits_BCV: Array, targets_BC: Array) -> LossSums:

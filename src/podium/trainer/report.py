@@ -40,7 +40,8 @@ def final_report(
     print()
     if outcome.eval_loss is not None:
         shown = "".join(f", {name} {loss:.3f}" for name, loss in baselines.items())
-        print(f"held-out loss, nats per token: model {outcome.eval_loss:.3f}{shown}")
+        what = "nats per token" if cfg.dpo is None else "per pair"
+        print(f"held-out loss, {what}: model {outcome.eval_loss:.3f}{shown}")
     if cfg.sample:
         with _best_effort("sample"):
             _print_sample(cfg, sample_text(cfg, outcome))
@@ -85,6 +86,7 @@ def sample_text(cfg: TrainConfig, outcome: Outcome) -> str:
 
     assert cfg.sample
     whole = weights(cfg, outcome.state)
+    mesh = jax.tree.leaves(outcome.state.params)[0].sharding.mesh
     if cfg.lora is not None:
         whole = jax.jit(lambda w: merge(bind.abstract(cfg.model), w))(whole)
     tokenizer = load_tokenizer(cfg.data.paths[0])
@@ -96,7 +98,7 @@ def sample_text(cfg: TrainConfig, outcome: Outcome) -> str:
         sampling=Sampling(temperature=cfg.sample.temperature, top_p=cfg.sample.top_p),
         seed=cfg.seed,
         end_ids={tokenizer.eos_id},
-        rules=serving_rules(cfg.sharding, jax.tree.leaves(outcome.state.params)[0].sharding.mesh),
+        rules=serving_rules(cfg.sharding, mesh),
     )[0]
     return tokenizer.decode(tokens)
 

@@ -25,6 +25,7 @@ from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules
 from podium.trainer.compiler_options import compiler_options
 from podium.trainer.optimizer import make_optimizer
+from podium.trainer.reference import with_reference
 from podium.trainer.schedule import learning_rate
 from podium.trainer.state import StateLayout, layout
 from podium.trainer.step import StepFn, batch_sharding, make_train_step
@@ -93,6 +94,8 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
         state_memory=cfg.optim.state_memory,
         frozen=frozen,
     )
+    if cfg.dpo is not None:
+        state_layout = with_reference(state_layout, cfg)
     step = make_train_step(cfg, model, optimizer, schedule, rules, state_layout)
     return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)
 

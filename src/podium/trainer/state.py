@@ -33,6 +33,7 @@ class TrainState:
     ema: Any  # averaged params, or None
     recent: Any  # guard.Recent: losses and gradient norms of the last steps
     frozen: Any = None  # with adapters, which `params` then are: the weights below them
+    reference: Any = None  # with `dpo`: other weights, which stay (reference.py)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,11 @@ class StateLayout:
     shapes: TrainState  # of jax.ShapeDtypeStruct
     shardings: TrainState  # of NamedSharding
     gradients: Any  # NamedSharding of every reduced gradient: its moments' layout
+
+    @property
+    def own_shardings(self) -> TrainState:
+        """Without the reference, which comes from elsewhere."""
+        return dataclasses.replace(self.shardings, reference=None)
 
     def abstract(self) -> TrainState:
         """Shapes that carry their shardings: what a restore reads into."""
@@ -186,7 +192,9 @@ def init_state(
     # optimizations takes longer than the training step does.
     is_cpu = state_layout.shardings.step.mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 1} if is_cpu else None
-    make = jax.jit(init, out_shardings=state_layout.shardings, compiler_options=options)
+    make = jax.jit(
+        init, out_shardings=state_layout.own_shardings, compiler_options=options
+    )
     return make(jax.random.key(seed))
 
 
@@ -204,7 +212,7 @@ def state_of(
     def begin(params: Any) -> TrainState:
         return new_state(params, optimizer, use_ema)
 
-    make = jax.jit(begin, out_shardings=state_layout.shardings, donate_argnums=0)
+    make = jax.jit(begin, out_shardings=state_layout.own_shardings, donate_argnums=0)
     return make(params)
 
 

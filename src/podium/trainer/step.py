@@ -31,11 +31,14 @@ from podium.trainer.loss import (
     group_sums,
     loss_sums,
     scored_tokens,
+    token_logprobs,
 )
 from podium.trainer.optimizer import make_clip, make_rule
+from podium.trainer.preference import PreferenceSums, num_pairs, preference_sums
 from podium.trainer.state import StateLayout, TrainState
 from podium.trainer.update import Updatable, is_on_host, update_by_layer
 
+Sums = LossSums | PreferenceSums
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
@@ -49,7 +52,8 @@ def make_train_step(
 ) -> StepFn:
     """The jitted step: (state, batch) -> (state, metrics). The old state is donated.
 
-    Metrics are float32 scalars: loss (nats per token), z_loss, grad_norm,
+    Metrics are float32 scalars: loss (nats per token), z_loss (with `dpo`, loss is per
+    pair, and PreferenceSums.metrics are there instead of z_loss), grad_norm,
     param_norm, learning_rate, tokens (scored), skipped (1: no update), spike_z; and
     vectors [layers], layer_grad_norm/<tensor>.
     """
@@ -83,7 +87,7 @@ def step_with_gradients(
             (sums, loads), grads = _gradients(cfg, model, state, batch)
             grads = jax.lax.with_sharding_constraint(grads, state_layout.gradients)
             # No number where a batch has no token left, as after damage: it is skipped.
-            loss = sums.cross_entropy / sums.tokens
+            loss = sums.mean()
             layers = layer_norms(grads, tuple(layer_stacks(cfg.model)))
             grad_norm = optax.tree.norm(layers)
             verdict = judge(cfg.faults, state.recent, loss, grad_norm)
@@ -98,7 +102,7 @@ def step_with_gradients(
                 params = balanced(cfg.model, cast(Any, params), loads)
             metrics = {
                 "loss": loss,
-                "z_loss": cfg.loss.z_loss * sums.z / jnp.maximum(sums.tokens, 1.0),
+                **sums.metrics(cfg.loss.z_loss),
                 "grad_norm": grad_norm,
                 "param_norm": optax.tree.norm(params),
                 "learning_rate": schedule(state.step),
@@ -118,6 +122,7 @@ def step_with_gradients(
                     ema=_average(cfg.optim.ema_decay, state.ema, params),
                     recent=verdict.recent,
                     frozen=state.frozen,
+                    reference=state.reference,
                 ),
                 metrics,
                 grads,
@@ -201,6 +206,19 @@ def make_eval_step(
     )
 
 
+def make_pair_eval_step(
+    cfg: TrainConfig, model: bind.Abstract, rules: ShardingRules, params_sharding: Any
+) -> Callable[[Any, Batch], PreferenceSums]:
+    """The jitted ((params, reference), batch) -> sums over held-out pairs."""
+
+    def eval_step(params: Any, batch: Batch) -> PreferenceSums:
+        own, reference = params
+        with use_rules(rules):
+            return _pair_sums(cfg, model, own, reference, batch)[0]
+
+    return jax.jit(eval_step, in_shardings=(params_sharding, batch_sharding(rules)))
+
+
 def batch_sharding(rules: ShardingRules) -> NamedSharding:
     """Sharding of every field of a Batch: rows over the batch axes."""
     return NamedSharding(rules.mesh, rules.spec("batch", "length"))
@@ -211,9 +229,14 @@ class Run(NamedTuple):
 
     net: Transformer
     order: np.ndarray | None
+    batch: Batch
     hidden_BTD: Array
-    targets_BT: Array
     routings: dict
+
+    @property
+    def targets_BT(self) -> Array:
+        """What is scored."""
+        return self.batch.targets
 
 
 def run_blocks(model: bind.Abstract, params: Any, batch: Batch) -> Run:
@@ -222,29 +245,55 @@ def run_blocks(model: bind.Abstract, params: Any, batch: Batch) -> Run:
     order = net.order(batch.tokens.shape[1])
     batch = Batch(*(shard(in_order(x, order), "batch", "length") for x in batch))
     hidden_BTD, routings = net.ordered(batch.tokens, batch.positions, batch.segment_ids)
-    return Run(net, order, hidden_BTD, batch.targets, routings)
+    return Run(net, order, batch, hidden_BTD, routings)
 
 
 def _forward(
-    cfg: TrainConfig, model: bind.Abstract, params: Any, batch: Batch
-) -> tuple[LossSums, Loads]:
+    cfg: TrainConfig, model: bind.Abstract, params: Any, reference: Any, batch: Batch
+) -> tuple[Sums, Loads]:
+    if cfg.dpo is not None:
+        sums, routings = _pair_sums(cfg, model, params, reference, batch)
+    else:
+        run = run_blocks(model, params, batch)
+        routings = run.routings
+        with jax.named_scope("loss"):
+            sums = loss_sums(run.net.logits, run.hidden_BTD, run.targets_BT, cfg.loss)
+    balance, loads = summed(cfg.model, routings)
+    return dataclasses.replace(sums, balance=balance), loads
+
+
+def _pair_sums(
+    cfg: TrainConfig, model: bind.Abstract, params: Any, reference: Any, batch: Batch
+) -> tuple[PreferenceSums, dict]:
+    """Sums over pairs, and the routings of the weights that are trained."""
+    assert cfg.dpo is not None
+
+    def logprobs(run: Run) -> Array:
+        return token_logprobs(run.net.logits, run.hidden_BTD, run.targets_BT, cfg.loss)
+
     run = run_blocks(model, params, batch)
     with jax.named_scope("loss"):
-        sums = loss_sums(run.net.logits, run.hidden_BTD, run.targets_BT, cfg.loss)
-    balance, loads = summed(cfg.model, run.routings)
-    return dataclasses.replace(sums, balance=balance), loads
+        own_BT = logprobs(run)
+    with jax.named_scope("reference"):
+        stays = run_blocks(model, jax.lax.stop_gradient(reference), batch)
+        reference_BT = jax.lax.stop_gradient(logprobs(stays))
+    return preference_sums(own_BT, reference_BT, run.batch, cfg.dpo), run.routings
 
 
 def _gradients(
     cfg: TrainConfig, model: bind.Abstract, state: TrainState, batch: Batch
-) -> tuple[tuple[LossSums, Loads], Any]:
+) -> tuple[tuple[Sums, Loads], Any]:
+    # The mean is over the tokens, or pairs, of the whole batch, not of the part, so that
+    # accumulated gradients equal the big batch's also when padding is uneven.
     params, num_tokens = state.params, scored_tokens(batch.targets)
+    pairs = None if cfg.dpo is None else num_pairs(batch)
 
-    def objective(params: Any, part: Batch) -> tuple[Array, tuple[LossSums, Loads]]:
+    def objective(params: Any, part: Batch) -> tuple[Array, tuple[Sums, Loads]]:
         whole = bound(cfg.lora, params, state.frozen)
-        sums, loads = _forward(cfg, model, whole, part)
-        # The mean is over the tokens of the whole batch, not of the part, so that
-        # accumulated gradients equal the big batch's also when padding is uneven.
+        sums, loads = _forward(cfg, model, whole, state.reference, part)
+        if isinstance(sums, PreferenceSums):
+            assert pairs is not None
+            return sums.objective(pairs, num_tokens), (sums, loads)
         return sums.objective(cfg.loss.z_loss, num_tokens), (sums, loads)
 
     grad_fn = jax.grad(objective, has_aux=True)
