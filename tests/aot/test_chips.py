@@ -19,6 +19,7 @@ from podium.errors import ConfigError
         ("tpu7x-128", (4, 4, 4), 64, 128),
         ("v5e-256x4", (16, 16), 1024, 1024),
         ("v5p-4x4x12", (4, 4, 12), 192, 192),
+        ("v5p-4x4x12x2", (4, 4, 12), 384, 384),
         ("v5e-16x4", (4, 4), 64, 64),
     ],
 )
@@ -53,6 +54,7 @@ def test_wrap_around_links_exist_on_whole_cubes_and_whole_pods_only():
         ("v5e8", "Did you mean v5e-8?"),
         ("v5p-4x4x13", "each side is 1, 2 or a multiple of 4"),
         ("v6e-3x5", "no such slice"),
+        ("v4-2x3", "or three sides, as 4x4x12"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_what_exists(name, expected):

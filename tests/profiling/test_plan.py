@@ -186,8 +186,11 @@ def test_a_search_compiles_the_best_and_prints_what_to_paste(small):
         ([], "--topology is missing"),
         (["--topology=v9-4"], "unknown TPU"),
         (["--topology=v4-9"], "Nearest: v4-8"),
-        (["--topology=v5e-4", "--tokens=-5"], "--tokens: '-5'; expected a number such"),
-        (["--topology=v5e-4", "--usd_per_chip_hour=nan"], "expected a number such"),
+        (
+            ["--topology=v5e-4", "--tokens=-5"],
+            "expected a number above 0, such as 2e12",
+        ),
+        (["--topology=v5e-4", "--usd_per_chip_hour=-1"], "above 0, such as 1.20"),
         (
             ["--topology=v5e-4", "--hlo=/no/x.hlo"],
             "--hlo=/no/x.hlo: there is no folder",

@@ -13,7 +13,9 @@ from podium.aot.chips import parse_slice
 from podium.config import AdamWConfig, DataConfig, MeshConfig, OptimConfig, TrainConfig
 from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from podium.config_quantization import Fp8Config, Int8Config
+from podium.sharding_tables import size_text
 from podium.trainer.setup import setup
+from profiling import search_report
 from profiling.estimate_memory import host_bytes, memory
 from profiling.estimate_time import EFFICIENCY, times
 from profiling.plan import quantization_line
@@ -97,7 +99,7 @@ def test_what_needs_too_much_memory_says_how_much():
     room = V5E_8.chip.hbm_bytes
     least = min(e.hbm_bytes_per_chip for e in found if e.reason == "out of memory")
     words = dict((r.split(",")[0], r) for _, r in reasons(found, room))
-    assert f"{(least - room) / 2**30:.2f} GiB" in words["out of memory"]
+    assert f"by {size_text(least - room)} a chip" in words["out of memory"]
     assert all(e.hbm_bytes_per_chip <= room for e in ranked(found))
 
 
@@ -169,6 +171,33 @@ def test_a_pipeline_takes_longer_by_the_share_that_its_stages_wait():
         for sizes in ({"fsdp": 8}, {"stage": 4, "fsdp": 2})
     )
     assert four / none == pytest.approx((16 + 3) / 16, rel=0.01)
+
+
+def test_the_config_s_own_layout_is_shown_beside_the_best(capsys):
+    cfg = config(mesh=MeshConfig(fsdp=2, tensor=4))
+    found = search_report.search(cfg, V5E_8, num_compiled=0)
+    assert found["own"]["settings"]["mesh.tensor"] == 4
+    assert found["own"]["estimate_fits"]
+    assert found["larger"] is None
+    search_report.print_search(found)
+    assert "this config: fsdp 2 tensor 4" in capsys.readouterr().out
+
+
+def test_where_nothing_fits_a_larger_slice_is_named(capsys):
+    big = dataclasses.replace(llama_3_1_8b(), num_layers=8, remat="full")
+    cfg = config(model=big, data=DataConfig(seq_len=2048))
+    cfg = dataclasses.replace(cfg, global_batch_seqs=64)
+    one = parse_slice("v5e-1")
+    found = search_report.search(cfg, one, num_compiled=0)
+    assert not found["fits"]
+    there = found["larger"]
+    assert parse_slice(there["topology"]).num_chips > 1
+    room = one.chip.hbm_bytes
+    assert 0 < there["estimated"]["hbm_bytes_per_chip"] <= room
+    search_report.print_search(found)
+    said = capsys.readouterr().out
+    assert f"--topology={there['topology']} --config.mesh." in said
+    assert "this config" not in said  # there is no table of what cannot run
 
 
 def test_the_lines_to_paste_undo_what_the_config_said():
