@@ -15,10 +15,10 @@ import pytest
 from podium.config import DataConfig, DpoConfig, LossConfig, OptimConfig, ScheduleConfig
 from podium.errors import ConfigError
 from podium.input.batch import Batch
-from podium.trainer.evaluate import evaluate
+from podium.trainer.evaluate import evaluate_pairs
 from podium.trainer.loss import token_logprobs
 from podium.trainer.preference import num_pairs, preference_sums
-from podium.trainer.step import batch_sharding, make_eval_step
+from podium.trainer.step import batch_sharding, make_pair_eval_step
 from tests.trainer import tiny
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -162,10 +162,10 @@ def test_it_begins_at_log_2_and_learns_which_answers_are_chosen():
     late = rows[-5:]
     assert np.mean([r["reward_accuracy"] for r in late]) > 0.9
     assert np.mean([r["reward_margin"] for r in late]) > 0.2
-    step = make_eval_step(parts.cfg, parts.model, parts.rules, None)
+    step = make_pair_eval_step(parts.cfg, parts.model, parts.rules, None)
     held_out = [put(parts, pairs(seed)) for seed in (900, 901)]
-    after = evaluate(step, (state.params, state.reference), held_out)
-    before = evaluate(step, (state.reference, state.reference), held_out)
+    after = evaluate_pairs(step, (state.params, state.reference), held_out)
+    before = evaluate_pairs(step, (state.reference, state.reference), held_out)
     assert before["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert after["eval_loss"] < before["eval_loss"]
     assert after["eval_reward_accuracy"] > 0.9
