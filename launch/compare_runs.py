@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.cloud import Cloud, installed
-from launch.follow import RUN_FOLDER
+from launch.follow import RUN_FOLDER, find_run
 from launch.machines import hourly_usd
 from podium import resume
 from podium.errors import ConfigError
-from podium.storage import open_folder
 from podium.tracking_start import flat
 from podium.trainer.metrics import read_metrics
 from podium.trainer.summary import summary
@@ -62,18 +61,13 @@ def from_folder(workdir: Path) -> Run:
 
 def from_bucket(address: str) -> Run:
     """Of a job's folder, gs://BUCKET/runs/RUN. Raises ConfigError, StorageError."""
-    for at in (f"{address.rstrip('/')}/{RUN_FOLDER}", address.rstrip("/")):
-        there = open_folder(at)
-        names = set(there.names())
-        if "metrics.jsonl" in names:
-            break
-    else:
+    if (there := find_run(address, "metrics.jsonl")) is None:
         raise ConfigError(
             f"{address} has no {RUN_FOLDER}/metrics.jsonl; --runs takes the folder of a "
             "job, gs://BUCKET/runs/RUN, once it has done a step"
         )
     with tempfile.TemporaryDirectory() as folder:
-        for name in names & set(_OF_A_RUN):
+        for name in set(there.names()) & set(_OF_A_RUN):
             (Path(folder) / name).write_bytes(there.read(name))
         run = from_folder(Path(folder))
     name = run.params.get("launch.run") or address.rstrip("/").rpartition("/")[2]

@@ -20,6 +20,7 @@ from launch import jobs
 from launch.cloud import Cloud
 from podium import cli
 from podium.errors import CloudError
+from podium.storage import Folder, open_folder
 
 RUN_FOLDER = "run"  # of the run's folder in the bucket: what the job's D/ holds
 SIGNALLED = (134, 139)  # with these the job was tried again: it had saved, or crashed
@@ -66,6 +67,16 @@ def progress(rows: list[dict[str, Any]], num_steps: int | None) -> Progress | No
         tokens_per_sec=statistics.median(rates) if rates else None,
         eta_secs=None if num_steps is None else (num_steps - last["step"]) * secs,
     )
+
+
+def find_run(address: str, holds: str) -> Folder | None:
+    """The run folder at an address, a job's, gs://BUCKET/runs/RUN, or one that was copied
+    there: where the file `holds` is. Raises StorageError."""
+    for at in (f"{address.rstrip('/')}/{RUN_FOLDER}", address.rstrip("/")):
+        there = open_folder(at)
+        if holds in there.names():
+            return there
+    return None
 
 
 class RunFiles:

@@ -102,8 +102,11 @@ def standing(cloud: Cloud, request: dict[str, Any]) -> Any | None:
     """A run's job that was asked for the same and is under way, or has succeeded and is
     its newest. Raises CloudError; ConfigError where one is under way for something else.
     """
+    return _standing(cloud, request, list_jobs(cloud, request["labels"][RUN_LABEL]))
+
+
+def _standing(cloud: Cloud, request: dict[str, Any], before: list[Any]) -> Any | None:
     run, asked = request["labels"][RUN_LABEL], request["labels"][REQUEST_LABEL]
-    before = list_jobs(cloud, run)
     for job in before:
         is_same = job.labels[REQUEST_LABEL] == asked
         if is_active(job) and not is_same:
@@ -124,11 +127,12 @@ def submit(cloud: Cloud, request: dict[str, Any]) -> tuple[Any, bool]:
     """
     from google.cloud.aiplatform_v1 import types
 
-    if (there := standing(cloud, request)) is not None:
-        return there, False
     wanted = types.CustomJob.from_json(json.dumps(request))
     run, asked = wanted.labels[RUN_LABEL], wanted.labels[REQUEST_LABEL]
-    known = {job.name for job in list_jobs(cloud, run)}
+    before = list_jobs(cloud, run)
+    if (there := _standing(cloud, request, before)) is not None:
+        return there, False
+    known = {job.name for job in before}
 
     def taken() -> Any:
         """A try whose answer was lost: a job that was not there before."""

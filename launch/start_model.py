@@ -8,9 +8,8 @@ Its checkpoints stay there; the small files beside them come to the host's disk.
 import json
 from pathlib import Path
 
-from launch.follow import RUN_FOLDER
+from launch.follow import find_run
 from podium.errors import ConfigError
-from podium.storage import open_folder
 
 _CONFIG = "config.json"
 _SMALL = ("data.json", "tokenizer.json")
@@ -23,20 +22,16 @@ def fetch(address: str, to: Path) -> Path:
 
     Raises ConfigError, StorageError.
     """
-    for at in (f"{address.rstrip('/')}/{RUN_FOLDER}", address.rstrip("/")):
-        there = open_folder(at)
-        top = there.names()
-        if _CONFIG in top:
-            break
-    else:
+    if (there := find_run(address, _CONFIG)) is None:
         raise ConfigError(
             f"init_from={address} has no {_CONFIG}; copy a whole run folder there: gcloud "
             f"storage cp -r runs/model {address}"
         )
+    top = there.names()
     tree = json.loads(there.read(_CONFIG))
     kept = tree.setdefault("checkpoint", {})
     if not str(kept.get("folder") or "").startswith("gs://"):
-        kept["folder"] = f"{at}/checkpoints"
+        kept["folder"] = f"{there}/checkpoints"
     names = [name for name in _SMALL if name in top]
     if _FOLDER.rstrip("/") in top:
         inside = there.inside(_FOLDER.rstrip("/"))

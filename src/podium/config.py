@@ -429,12 +429,8 @@ class TrainConfig:
             )
         check_lora(self.lora, self.init_from, self.optim.state_memory)
         if self.dpo is not None:
-            if self.lora is not None:
-                raise ConfigError(
-                    "dpo and lora are both set; adapters are not trained on preferences: "
-                    "set --config.lora=None, or tune adapters on conversations"
-                )
-            check_dpo(self.init_from, self.data.packing, self.loss.z_loss)
+            is_lora = self.lora is not None
+            check_dpo(self.init_from, self.data.packing, self.loss.z_loss, is_lora)
         position = self.model.position
         if (
             isinstance(position, LearnedPositionConfig)

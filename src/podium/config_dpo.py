@@ -23,8 +23,15 @@ class DpoConfig:
     )
 
 
-def check_dpo(init_from: str | None, packing: str, z_loss: float) -> None:
+def check_dpo(
+    init_from: str | None, packing: str, z_loss: float, is_lora: bool
+) -> None:
     """What the rest of a config must be where there are preferences. Raises ConfigError."""
+    if is_lora:
+        raise ConfigError(
+            "dpo and lora are both set; adapters are not trained on preferences: set "
+            "--config.lora=None, or tune adapters on conversations"
+        )
     if init_from is None:
         raise ConfigError(
             "dpo is set, but init_from is not: its weights are the reference; name a run "

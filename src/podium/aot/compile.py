@@ -120,7 +120,8 @@ def _compile(
         host_temporaries + int(memory.argument_size_in_bytes)
     ):
         # jax states the larger of the device's peak and the host's.
-        peak = _allocated(dump) if dump else where.chip.device_hbm_bytes
+        # It compiled, so it fits: an upper bound, should the report be another.
+        peak = (_allocated(dump) if dump else 0) or where.chip.device_hbm_bytes
     return Compiled(
         hlo=compiled.as_text(),
         argument_bytes=int(memory.argument_size_in_bytes),
@@ -139,7 +140,7 @@ def _allocated(dump: str) -> int:
         )
         for path in pathlib.Path(dump).glob("*memory-usage-report.txt")
     ]
-    return max(int(match[1]) for match in found if match)
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 def needed_bytes(message: str) -> int:
