@@ -44,6 +44,16 @@ def test_what_is_written_is_listed_described_and_read(folder):
     assert folder.names() == folder.files() == []
 
 
+@pytest.mark.parametrize("end", [b"", b"\r", b"\n", b"\r\n", b"\n\n--"])
+def test_bytes_come_back_whatever_they_end_in(folder, end, tmp_path):
+    data = b"\r\n\x00one\r\r\n" + end
+    folder.write("a", data)
+    (tmp_path / "b").write_bytes(data)
+    folder.put(tmp_path / "b", "b")
+    assert folder.read("a") == folder.read("b") == data
+    assert folder.describe("a").num_bytes == len(data)
+
+
 def test_what_is_not_there_has_no_names_and_cannot_be_read(folder):
     assert folder.inside("none").names() == []
     with pytest.raises(FileNotFoundError):
