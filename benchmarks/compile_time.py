@@ -28,7 +28,8 @@ from benchmarks import report
 from configs.families import llama_2_7b
 from podium.aot import compile as aot
 from podium.aot.chips import parse_slice
-from podium.config import DataConfig, MeshConfig, SlicesConfig, TrainConfig
+from podium.config import DataConfig, MeshConfig, TrainConfig
+from podium.config_mesh import SlicesConfig
 from podium.config_model import MlpConfig
 
 

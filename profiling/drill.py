@@ -25,7 +25,6 @@ from typing import Any
 
 from podium import cli
 from podium.config import (
-    MESH_AXES,
     CheckpointConfig,
     EvalConfig,
     FaultsConfig,
@@ -34,6 +33,7 @@ from podium.config import (
     TrainConfig,
 )
 from podium.config_dict import to_json_dict
+from podium.config_mesh import MESH_AXES
 from podium.errors import ConfigError
 from profiling.drill_faults import FAULTS, FOUR, Played
 from profiling.drill_run import Drill, Failed, Lost, Row, lost, pace, read_rows

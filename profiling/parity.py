@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from podium import cli
-from podium.config import MESH_AXES, MeshConfig, TrainConfig
+from podium.config import MeshConfig, TrainConfig
+from podium.config_mesh import MESH_AXES
 from podium.errors import ConfigError, PodiumError
 from podium.mesh_name import mesh_of, name_of, parse_mesh
 from profiling.shrink import parts_for, shrink

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from podium.aot.chips import Slice
-from podium.config import MESH_AXES, MeshConfig, SlicesConfig, TrainConfig
+from podium.config import MeshConfig, TrainConfig
+from podium.config_mesh import MESH_AXES, SlicesConfig
 from podium.config_model import MoeConfig
 from podium.models import flops
 from podium.sharding_tables import size_text

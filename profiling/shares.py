@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 
-from podium.config import MESH_AXES, TrainConfig
+from podium.config import TrainConfig
+from podium.config_mesh import MESH_AXES
 from podium.config_model import CapacityConfig, MoeConfig
 from podium.models.flops import attention_flops_per_token
 from podium.models.pipeline_schedule import Schedule, make_schedule

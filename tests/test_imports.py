@@ -14,7 +14,8 @@ ROOT = pathlib.Path("src/podium")
 # Who may import whom: folder or file -> what it may name. Read it top to bottom.
 BASE = {"config", "config_dict", "config_model", "config_override", "config_remat"}
 BASE |= {"config_launch", "config_quantization", "config_tracking", "config_positions"}
-BASE |= {"config_width", "config_lora", "config_dpo", "errors", "cli"}
+BASE |= {"config_width", "config_lora", "config_dpo", "config_mesh"}
+BASE |= {"errors", "cli"}
 ALLOWED = {
     "sharding": BASE | {"sharding"},
     "models": BASE | {"sharding", "models"},
@@ -35,6 +36,7 @@ WITHOUT_JAX = [
     *("config", "config_dict", "config_model", "config_override", "config_remat"),
     *("config_launch", "config_quantization", "config_setting", "config_tracking"),
     *("config_positions", "config_width", "config_lora", "fingerprints"),
+    *("config_mesh", "config_dpo"),
     *("errors", "cli", "platforms", "resume", "processes", "storage", "checksums"),
     "skipped_batches",
     "starts",

@@ -23,41 +23,36 @@ _BASE = (
 )
 
 
-def _check(targets: tuple[str, ...]) -> None:
-    if not targets:
-        raise ConfigError(
-            "lora.targets is empty: nothing would be trained; name patterns such as "
-            "'attention/*', or set --config.lora=None to train all weights"
-        )
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """y = x W + (alpha / rank) x A B, W frozen. arXiv:2106.09685, equation 3."""
+class _Adapters:
+    """What every kind of adapter is told."""
 
-    kind: Literal["lora"] = "lora"
     rank: int = setting(8, _RANK, low=1)
     alpha: float = setting(16.0, _ALPHA, above=0.0)
     targets: tuple[str, ...] = setting(DEFAULT_TARGETS, _TARGETS)
     base_dtype: BaseDtype = setting("float32", _BASE)
 
     def __post_init__(self):
-        _check(self.targets)
+        if not self.targets:
+            raise ConfigError(
+                "lora.targets is empty: nothing would be trained; name patterns such as "
+                "'attention/*', or set --config.lora=None to train all weights"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DoraConfig:
+class LoraConfig(_Adapters):
+    """y = x W + (alpha / rank) x A B, W frozen. arXiv:2106.09685, equation 3."""
+
+    kind: Literal["lora"] = "lora"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoraConfig(_Adapters):
     """y = m (x W + (alpha / rank) x A B) / |W + (alpha / rank) A B|, the norm and the
     trained m of an output channel each. arXiv:2402.09353, equation 5."""
 
     kind: Literal["dora"] = "dora"
-    rank: int = setting(8, _RANK, low=1)
-    alpha: float = setting(16.0, _ALPHA, above=0.0)
-    targets: tuple[str, ...] = setting(DEFAULT_TARGETS, _TARGETS)
-    base_dtype: BaseDtype = setting("float32", _BASE)
-
-    def __post_init__(self):
-        _check(self.targets)
 
 
 Lora = LoraConfig | DoraConfig

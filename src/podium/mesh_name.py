@@ -5,7 +5,8 @@
 import dataclasses
 import re
 
-from podium.config import MESH_AXES, MeshConfig
+from podium.config import MeshConfig
+from podium.config_mesh import MESH_AXES
 from podium.errors import ConfigError
 
 

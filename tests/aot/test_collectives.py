@@ -15,7 +15,8 @@ from podium.aot.groups import Groups
 from podium.aot.hlo import Collective, Compute, Done, Loop, Program, Start, read
 from podium.aot.network import Network
 from podium.aot.roofline import roofline
-from podium.config import MeshConfig, SlicesConfig
+from podium.config import MeshConfig
+from podium.config_mesh import SlicesConfig
 from podium.sharding.mesh import slice_indices
 from podium.trainer.setup import setup
 from tests.trainer import tiny

@@ -17,7 +17,8 @@ from jax.sharding import PartitionSpec as P
 from podium.aot.grid import Grid
 from podium.aot.groups import Groups
 from podium.aot.hlo import Collective, read
-from podium.config import MESH_AXES, MeshConfig, SlicesConfig
+from podium.config import MeshConfig
+from podium.config_mesh import MESH_AXES, SlicesConfig
 from podium.sharding.mesh import make_mesh, slice_indices
 
 PAIRS = list(itertools.combinations(MESH_AXES, 2))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.config import MESH_AXES, MeshConfig, ShardingConfig
+from podium.config import MeshConfig, ShardingConfig
+from podium.config_mesh import MESH_AXES
 from podium.models.ring_scatter import ring_size, scattered_gradient
 from podium.sharding.mesh import make_mesh
 from podium.sharding.rules import ShardingRules

@@ -25,7 +25,8 @@ from podium.aot.chips import parse_slice
 aot.without_tpus()
 logging.disable(logging.WARNING)
 import numpy as np
-from podium.config import MESH_AXES, MeshConfig
+from podium.config import MeshConfig
+from podium.config_mesh import MESH_AXES
 from podium.sharding.mesh import make_mesh
 from podium.aot.groups import Groups
 from podium.aot.hlo import Collective

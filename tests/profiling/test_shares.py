@@ -4,7 +4,8 @@
 
 import pytest
 
-from podium.config import MESH_AXES, TrainConfig
+from podium.config import TrainConfig
+from podium.config_mesh import MESH_AXES
 from podium.config_model import CapacityConfig, DroplessConfig, ModelConfig, MoeConfig
 from profiling.shares import Shares
 

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from podium.config import MeshConfig, SlicesConfig
+from podium.config import MeshConfig
+from podium.config_mesh import SlicesConfig
 from podium.errors import ConfigError, ShardingError
 from podium.sharding.mesh import fit_slices, make_mesh
 

@@ -15,7 +15,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from podium.config import MESH_AXES, MeshConfig
+from podium.config import MeshConfig
+from podium.config_mesh import MESH_AXES
 from podium.errors import ShardingError
 
 log = logging.getLogger(__name__)
