@@ -11,7 +11,7 @@ import typing
 
 import pytest
 
-from podium import cli, config
+from podium import cli, config, resume
 from podium.config import TrainConfig
 from podium.config_dict import (
     describe,
@@ -21,7 +21,7 @@ from podium.config_dict import (
     to_config_dict,
     to_json_dict,
 )
-from podium.errors import ConfigError, at_work
+from podium.errors import CheckpointError, ConfigError, at_work
 
 BASE = "configs/base.py"
 
@@ -159,6 +159,26 @@ def test_a_missing_key_is_named():
     del tree["optim"]["peak_lr"]
     with pytest.raises(ConfigError, match=r"missing config keys optim\.peak_lr"):
         from_config_dict(TrainConfig, tree)
+
+
+def test_a_run_saved_before_a_setting_existed_has_its_default_and_goes_on(tmp_path):
+    path = "tests/golden/config_before_tracking.json"
+    saved = json.loads(pathlib.Path(path).read_text())
+    cfg = cli.load_config(path)
+    news = resume.differences(saved, to_json_dict(cfg))
+    assert "eval.max_groups" in [key for key, _, _ in news]
+    assert all(old is None for _, old, _ in news)
+    assert cfg.eval.max_groups == TrainConfig().eval.max_groups
+
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    del saved["model"]["init_std"]  # as if it were new; no run goes on with another
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(CheckpointError, match="every checkpoint"):  # it is looked at
+        resume.step_to_resume(tmp_path, cfg)
+    other = dataclasses.replace(cfg, eval=dataclasses.replace(cfg.eval, max_groups=3))
+    other = dataclasses.replace(other, seed=cfg.seed + 1)
+    with pytest.raises(ConfigError, match="seed: saved"):
+        resume.step_to_resume(tmp_path, other)
 
 
 def test_a_misspelt_line_in_a_config_file_raises_there():

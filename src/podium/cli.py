@@ -29,6 +29,7 @@ from podium.config_dict import (
     from_config_dict,
     mistake_in_file,
     to_json_dict,
+    with_defaults,
 )
 from podium.config_override import override_all
 from podium.errors import ConfigError, PodiumError
@@ -295,7 +296,7 @@ def _read_config_file(path: str) -> dict[str, Any]:
             raise ConfigError(f"{path}: not valid JSON: {error}") from error
         if not isinstance(tree, dict) or "model" not in tree:
             raise ConfigError(f"{path} holds no settings; {expected}")
-        return tree
+        return with_defaults(TrainConfig, tree)
     if file.suffix != ".py":
         raise ConfigError(f"{path} is no config file; {expected}")
     found = run_config_file(path, "get_config", "configs/base.py")

@@ -110,8 +110,24 @@ def to_json_dict(cfg: Any) -> dict[str, Any]:
 
 
 def from_json_dict(cls: type, tree: dict[str, Any]) -> Any:
-    """Inverse of `to_json_dict`."""
-    return from_config_dict(cls, tree)
+    """Inverse of `to_json_dict`; what an earlier version did not know is its default."""
+    return from_config_dict(cls, with_defaults(cls, tree))
+
+
+def with_defaults(cls: type, tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """`tree` and, for the fields of `cls` that it lacks, their defaults.
+
+    A new field's default must mean what was done before there was one, so that runs
+    saved then go on as they began.
+    """
+    out, hints = dict(tree), typing.get_type_hints(cls)
+    for name, default in to_json_dict(cls()).items():
+        if name not in out:
+            out[name] = default
+        elif isinstance(out[name], dict) and (parts := parts_of(hints[name])):
+            part = part_of_kind(parts, out[name].get("kind"), path + name)
+            out[name] = with_defaults(part, out[name], path + name + ".")
+    return out
 
 
 def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str, str, str]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from podium import checksums
 from podium.config import DataConfig, TrainConfig
-from podium.config_dict import from_json_dict, to_json_dict
+from podium.config_dict import from_json_dict, to_json_dict, with_defaults
 from podium.errors import CheckpointError, ConfigError, DataError
 from podium.storage import Folder, is_remote, open_folder
 
@@ -320,6 +320,7 @@ def _check_config(workdir: str | Path, cfg: TrainConfig) -> None:
     saved = saved_config(workdir)
     if not saved:
         return
+    saved = with_defaults(TrainConfig, saved)
     now = to_json_dict(cfg)
     changed = [
         f"{key}: saved {old!r}, now {new!r}"
