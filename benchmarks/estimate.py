@@ -4,7 +4,7 @@
 
 python benchmarks/estimate.py [--only=WORD] > benchmarks/results/estimate.md
 
-The steps are those of published_runs.py, pipelines, and the shipped configs, whose
+The steps are those of published_runs.py, pipelines, rings, and the shipped configs, whose
 compiled figures are read from shipped_plans.json. Needs the extra `tpu`; the others
 compile for minutes each. Steps that are not asked for keep what an earlier run compiled,
 in results/estimate.json; the closed forms are always made anew.
@@ -33,6 +33,12 @@ PIPELINES = (
     ("Llama 3 70B, 4 stages", {"stage": 4, "fsdp": 32}, 1),
     ("Llama 3 70B, 4 stages, 2 repeats", {"stage": 4, "fsdp": 32}, 2),
 )
+OFFLOADED = "block_input:host,qkv:host,attention_out:host"
+RINGS = (
+    ("Llama 3.1 8B, ring of 4", {"fsdp": 64, "context": 4}, OFFLOADED, 1),
+    ("Llama 3.1 8B, ring of 8", {"fsdp": 32, "context": 8}, "dots", 4),
+    ("Llama 3.1 8B, ring of 16", {"fsdp": 16, "context": 16}, "none", 4),
+)
 
 
 def pipeline(sizes: dict[str, int], repeats: int) -> TrainConfig:
@@ -43,6 +49,14 @@ def pipeline(sizes: dict[str, int], repeats: int) -> TrainConfig:
     return dataclasses.replace(cfg, mesh=MeshConfig(**sizes), model=model)
 
 
+def ring(sizes: dict[str, int], remat: str, parts: int) -> TrainConfig:
+    """Llama 3.1 8B, its rows over several chips."""
+    cfg = cli.load_config("configs/llama3_8b_v5e_256.py")
+    model = dataclasses.replace(cfg.model, remat=remat)
+    mesh = MeshConfig(**sizes)
+    return dataclasses.replace(cfg, mesh=mesh, model=model, grad_accum_steps=parts)
+
+
 def steps() -> dict[str, tuple[str, TrainConfig]]:
     """Those that are compiled here: name -> slice, config."""
     found = {
@@ -50,6 +64,8 @@ def steps() -> dict[str, tuple[str, TrainConfig]]:
     }
     for name, sizes, repeats in PIPELINES:
         found[name] = ("v5p-256", pipeline(sizes, repeats))
+    for name, sizes, remat, parts in RINGS:
+        found[name] = ("v5e-256", ring(sizes, remat, parts))
     return found
 
 

@@ -35,6 +35,10 @@ from profiling.shares import Shares
 EFFICIENCY = {"v4": 0.85, "v5e": 0.90, "v5p": 0.88, "v6e": 0.77, "tpu7x": 0.53}
 HIDDEN = 0.9  # of compute, the part that asynchronous transfers can lie under
 ACCUMULATE_BYTES = 12  # per parameter: read the sum and the new gradient, write
+RING_BYTES = (
+    110  # per number of the queries and round of a ring: rescaled sums, float32
+)
+RING_HIDDEN = 0.25  # of the kernel's time, what a ring's keys travel under
 UPDATE_BYTES = 36  # per parameter: read p, m, v, g twice; write p, m, v
 
 
@@ -155,13 +159,23 @@ class _Layer:
         again_of = recomputed(s)
         dense = sum(p.flops(chip) for p in self._projections)
         grouped = s.expert_flops * (3 + again_of.experts * 2 / 3)
-        # Kernels count at peak, as in the roofline; backward is 7 matmuls to 2.
-        kernel = s.attention_flops * (1 + again_of.attention + 3.5)
         peak = chip.device_peak_flops
-        secs = (dense / EFFICIENCY[chip.name] + kernel + grouped) / peak
-        moved = self._elementwise_bytes()
+        secs = (dense / EFFICIENCY[chip.name] + grouped) / peak + self._kernel_secs()
+        moved = self._elementwise_bytes() + self._ring_bytes()
         moved += sum(p.rounding_bytes() for p in self._projections)
         return secs + moved / (chip.hbm_bytes_per_sec / chip.devices_per_chip)
+
+    def _kernel_secs(self) -> float:
+        """Attention at peak, as in the roofline; backward is 7 matmuls to 2."""
+        s = self.s
+        flops = s.attention_flops * (1 + recomputed(s).attention + 3.5)
+        return flops / self.where.chip.device_peak_flops
+
+    def _ring_bytes(self) -> float:
+        """What every round of a ring adds to the sums of the rounds before it."""
+        s, a = self.s, self.s.cfg.model.attention
+        queries = s.tokens * a.head_dim * a.num_heads / s.parts("heads")
+        return RING_BYTES * queries * self._rounds
 
     @cached_property
     def _projections(self) -> tuple[Projection, ...]:
@@ -204,14 +218,14 @@ class _Layer:
 
     def sync_secs(self) -> float:
         """Those that stop the core."""
-        return self._gradients(self._weights())[0] + self._tensor() + self._experts()
+        sync = self._gradients(self._weights())[0] + self._tensor() + self._experts()
+        return sync + self._exchange() + self._ring() - self._hidden_ring()
 
     def async_secs(self) -> float:
         """Those that can lie under compute."""
         gathers = self._gather(self._gathered(), self.s.axes("embed"))
-        return (
-            gathers + self._gradients(self._weights())[1] + self._ring() + self._host()
-        )
+        hidden = self._gradients(self._weights())[1] + self._hidden_ring()
+        return gathers + hidden + self._host()
 
     def dcn_secs(self) -> float:
         """Over the data-centre network: gradients, and weights under fsdp."""
@@ -253,7 +267,9 @@ class _Layer:
                 hidden += num_bytes * (ring - 1) / ring / rate
                 sync += self._gather(num_bytes / ring, axes)
             else:
-                passes = 2 if s.axes("batch") == axes else 1
+                # An all-reduce unless replicas of the weights have it scattered first.
+                is_whole = s.axes("batch") == axes or s.axes("length")
+                passes = 2 if is_whole else 1
                 sync += passes * self._gather(num_bytes, axes)
         if replicas:
             share = num_bytes / s.parts("embed")
@@ -295,17 +311,35 @@ class _Layer:
             rows = compute_bytes(s) * s.cfg.model.embed_dim * s.chosen
         return (4 + recomputed(s).sent) * self._gather(rows, s.axes("experts"))
 
+    @property
+    def _rounds(self) -> int:
+        """How often a ring's blocks move on; 0 where no ring attends."""
+        a = self.s.cfg.model.attention
+        is_ring = self.s.axes("length") and a.context == "ring"
+        return self.s.parts("length") - 1 if is_ring else 0
+
     def _ring(self) -> float:
-        """Keys and values once round the context axis forward, with gradients back."""
+        """Keys and values forward; backward they go all round, with float32 gradients."""
         s, a = self.s, self.s.cfg.model.attention
-        axes = s.axes("length")
-        if not axes:
+        if not self._rounds:
             return 0.0
         heads = a.num_kv_heads / s.parts("kv_heads")
         kv = 2 * compute_bytes(s) * s.tokens * heads * a.head_dim
-        again = recomputed(s).attention
-        rounds = s.parts("length") - 1
-        return (3 + again) * kv * rounds / self.where.chip.link_bytes_per_sec
+        moves = (4 + recomputed(s).attention) * self._rounds + 1
+        return moves * kv / self.where.chip.link_bytes_per_sec
+
+    def _exchange(self) -> float:
+        """Queries, keys, values and results change from rows to heads or back."""
+        s, a = self.s, self.s.cfg.model.attention
+        if a.context != "all_to_all" or not s.axes("length"):
+            return 0.0
+        heads = a.num_heads / s.parts("heads") + a.num_kv_heads / s.parts("kv_heads")
+        moved = 2 * compute_bytes(s) * s.tokens * heads * a.head_dim
+        passes = 2 + recomputed(s).attention
+        return passes * self._gather(moved, s.axes("length"))
+
+    def _hidden_ring(self) -> float:
+        return min(self._ring(), RING_HIDDEN * self._kernel_secs())
 
     def pipeline_secs(self) -> tuple[float, float]:
         """Of one micro-batch: activations to the next stage and their gradients back,

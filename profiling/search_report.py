@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`profiling.plan --search`: estimate every layout, compile the best, print the table."""
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from podium import cli
 from podium.aot.chips import Slice, parse_slice
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
@@ -35,7 +37,7 @@ def search(
     """Everything that was found, as plain data; `fits` if a compiled layout does.
 
     Compiles one layout a mesh, best estimate first, until `num_compiled` fit or twice
-    as many were tried.
+    as many were tried; then the config's own, so that the best is known to be better.
     """
     found = _estimate_all(cfg, where)
     room = where.chip.device_hbm_bytes * where.chip.devices_per_chip
@@ -45,9 +47,15 @@ def search(
         and len(compiled) < 2 * num_compiled
         and sum(row["fits"] for row in compiled) < num_compiled
     ):
+        done = sum(row["fits"] for row in compiled)
+        cli.say(f"plan: {done} of {num_compiled} layouts; next {_flags(best[0], cfg)}")
         compiled.append(_compile(best.pop(0), cfg, where, tokens))
     compiled.sort(key=lambda row: (not row["fits"], row.get("step_secs", 0.0)))
     quantized, mine = cfg.model.quantization, own(cfg, where)
+    my_row = _guess(mine, cfg, where)
+    if num_compiled and not mine.reason:
+        cli.say(f"plan: last the config's own, {_flags(mine, cfg)}")
+        my_row = _compile(mine, cfg, where, tokens)
     return {
         "topology": where.name,
         "chips": where.num_chips,
@@ -57,7 +65,7 @@ def search(
         or (not num_compiled and any(e.fits for e in found)),
         "compiled": compiled,
         "next_best": [_guess(e, cfg, where) for e in best[:_SHOWN_GUESSES]],
-        "own": _guess(mine, cfg, where) | {"estimate_fits": mine.fits},
+        "own": my_row | {"estimate_fits": mine.fits},
         "larger": None if any(e.fits for e in found) else _on_a_larger(cfg, where),
         "num_candidates": len(found),
         "num_feasible": sum(e.fits for e in found),
@@ -66,6 +74,11 @@ def search(
         ],
         "candidates": [_as_data(e, cfg, room) for e in found],
     }
+
+
+def _flags(e: Estimated, cfg: TrainConfig) -> str:
+    settings = e.candidate.settings(cfg)
+    return " ".join(f"--config.{name}={value}" for name, value in settings.items())
 
 
 def _estimate_all(cfg: TrainConfig, where: Slice) -> list[Estimated]:
@@ -183,11 +196,13 @@ def print_search(found: dict[str, Any]) -> None:
     table.add_section()
     mine = found["own"]
     name, *cells = _cells(mine)
-    no_room = "" if mine["estimate_fits"] else " (does not fit)"
+    no_room = "" if mine.get("fits", mine["estimate_fits"]) else " (does not fit)"
     table.add_row(f"this config: {name}{no_room}", *cells)
     Console(width=max(100, console().width)).print(table)
     best = rows[0]
-    if best.get("fits", True):
+    if mine.get("fits") and mine["step_secs"] <= best.get("step_secs", math.inf):
+        print("None that was compiled is faster than the config's own layout.")
+    elif best.get("fits", True):
         how = "compiled" if found["compiled"] else "by the estimate, not compiled"
         print(f"The fastest {how}, for the config file:\n")
         print("\n".join(f"    {line}" for line in config_lines(best["settings"])))

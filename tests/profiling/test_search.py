@@ -3,6 +3,7 @@
 """Candidates and closed forms; that the best really compile is in test_plan.py."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -19,7 +20,15 @@ from profiling import search_report
 from profiling.estimate_memory import host_bytes, memory
 from profiling.estimate_time import EFFICIENCY, times
 from profiling.plan import quantization_line
-from profiling.search import Candidate, candidates, estimate, meshes, ranked, reasons
+from profiling.search import (
+    Candidate,
+    candidates,
+    estimate,
+    meshes,
+    own,
+    ranked,
+    reasons,
+)
 from profiling.search_report import config_lines
 from profiling.shares import shares
 
@@ -181,6 +190,30 @@ def test_the_config_s_own_layout_is_shown_beside_the_best(capsys):
     assert found["larger"] is None
     search_report.print_search(found)
     assert "this config: fsdp 2 tensor 4" in capsys.readouterr().out
+
+
+def test_a_search_says_where_the_config_s_own_layout_was_the_fastest(capsys):
+    found = search_report.search(config(), V5E_8, num_compiled=0)
+    plan = {"fits": True, "mfu_bound": 0.5, "usd_per_billion_tokens": 1.0}
+    plan |= {"hbm_bytes_per_chip": 2**30}
+    found["compiled"] = [found["next_best"].pop(0) | plan | {"step_secs": 2.0}]
+    for secs, is_best in ((1.0, True), (3.0, False)):
+        found["own"] |= plan | {"step_secs": secs}
+        search_report.print_search(found)
+        said = capsys.readouterr().out
+        assert ("None that was compiled is faster" in said) == is_best
+        assert ("for the config file" in said) != is_best
+
+
+def test_a_ring_takes_time_for_every_round():
+    """Beside the TPU compiler's steps in benchmarks/results/estimate.json."""
+    from benchmarks import estimate as measured
+
+    kept = json.loads(measured.KEPT.read_text())
+    for name, (topology, cfg) in measured.steps().items():
+        if "ring of" in name:
+            guess = own(cfg, parse_slice(topology)).step_secs
+            assert guess == pytest.approx(kept[name]["step_secs"], rel=0.12)
 
 
 def test_where_nothing_fits_a_larger_slice_is_named(capsys):

@@ -74,7 +74,8 @@ def _inside_a_slice(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
     except NotImplementedError:
         # The shape does not lie along the torus; splitting a physical axis between
         # two mesh axes is right but its collectives share links.
-        log.warning("mesh %s splits an axis of the torus", shape)
+        axes = [f"{a} {n}" for a, n in zip(MESH_AXES, shape, strict=True) if n > 1]
+        log.warning("mesh %s: two of these share a ring of links", " x ".join(axes))
         return mesh_utils.create_device_mesh(
             shape, devices, allow_split_physical_axes=True
         )
