@@ -35,9 +35,7 @@ from profiling.shares import Shares
 EFFICIENCY = {"v4": 0.85, "v5e": 0.90, "v5p": 0.88, "v6e": 0.77, "tpu7x": 0.53}
 HIDDEN = 0.9  # of compute, the part that asynchronous transfers can lie under
 ACCUMULATE_BYTES = 12  # per parameter: read the sum and the new gradient, write
-RING_BYTES = (
-    110  # per number of the queries and round of a ring: rescaled sums, float32
-)
+RING_BYTES = 110  # a number of the queries and round of a ring: sums rescaled
 RING_HIDDEN = 0.25  # of the kernel's time, what a ring's keys travel under
 UPDATE_BYTES = 36  # per parameter: read p, m, v, g twice; write p, m, v
 
