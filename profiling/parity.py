@@ -98,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
     meshes = parse_meshes(args.meshes) if args.meshes is not None else axes_and_pairs()
 
     import jax
+    from rich.console import Console
 
     jax.config.update("jax_platforms", "cpu")
     num_devices = max(map(size_of, meshes))
@@ -129,8 +130,16 @@ def main(argv: Sequence[str]) -> int:
     )
     if not args.full:
         cfg = shrink(cfg, parts_for(map(size_of, meshes)))
-    for outcome in compare(cfg, meshes, steps=args.steps):
+    # Not while a line is printed: rich would send that to standard error too.
+    at_work = Console(stderr=True).status(f"one device, then {name_of(meshes[0])}")
+    found = iter(compare(cfg, meshes, steps=args.steps))
+    for number in range(1, len(meshes) + 1):
+        with at_work:
+            outcome = next(found)
         tell(outcome)
+        if number < len(meshes):
+            name = name_of(meshes[number])
+            at_work.update(f"{name}, {number + 1} of {len(meshes)}")
     differ = [o for o in outcomes if o.first]
     if args.json:
         rows = [dataclasses.asdict(o) for o in outcomes]
