@@ -102,6 +102,54 @@ async_execution_thread="sparsecore", to_apply=%called
 """
 
 
+NAMELESS = """HloModule jit_step, is_scheduled=true
+
+%start (p: bf16[2,128]) -> (bf16[2,128], bf16[8,128]) {
+  %p = bf16[2,128]{1,0} parameter(0)
+  %all-gather.1 = bf16[8,128]{1,0} all-gather(%p), channel_id=7, \
+replica_groups={{0,1,2,3}}, dimensions={0}
+  %begin = bf16[8,128]{1,0} custom-call(%all-gather.1), \
+custom_call_target="AsyncCollectiveStart"
+  ROOT %tuple = (bf16[2,128]{1,0}, bf16[8,128]{1,0}) tuple(%p, %begin)
+}
+
+%done (p: bf16[8,128]) -> bf16[8,128] {
+  %p = bf16[8,128]{1,0} parameter(0)
+  %all-gather.2 = bf16[8,128]{1,0} all-gather(%p), channel_id=7, \
+replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %end = bf16[8,128]{1,0} custom-call(%all-gather.2), \
+custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (a: bf16[2,128]) -> bf16[8,128] {
+  %a = bf16[2,128]{1,0} parameter(0)
+  %made = bf16[2,128]{1,0} negate(%a), metadata={op_name="made" stack_frame_id=2}
+  %carried = (bf16[2,128]{1,0}, bf16[8,128]{1,0}) fusion(%made), calls=%start, \
+metadata={op_name="a matmul beside it"}
+  %part.0 = bf16[2,128]{1,0} get-tuple-element(%carried), index=0
+  %other = bf16[2,128]{1,0} negate(%part.0), metadata={op_name="another"}
+  %part.1 = bf16[8,128]{1,0} get-tuple-element(%carried), index=1
+  %whole = bf16[8,128]{1,0} fusion(%part.1), calls=%done
+  %read = bf16[8,128]{1,0} negate(%whole), metadata={op_name="reads" stack_frame_id=3}
+  ROOT %all-reduce.1 = bf16[8,128]{1,0} all-reduce(%read), replica_groups={{0,1,2,3}}
+}
+"""
+
+
+def test_a_collective_without_a_name_has_that_of_who_reads_or_made_its_array():
+    gather, reduce = (e for _, e in read(NAMELESS).flat() if isinstance(e, Collective))
+    assert (gather.kind, gather.op_name, gather.stack_frame) == (
+        "all-gather",
+        "reads",
+        3,
+    )
+    assert (reduce.kind, reduce.op_name, reduce.stack_frame) == (
+        "all-reduce",
+        "reads",
+        3,
+    )
+
+
 PREPARED = SPARSE_CORE.replace(
     """call-start(%a), \
 async_execution_thread="sparsecore", to_apply=%called

@@ -20,6 +20,7 @@ from typing import Literal
 
 from podium.aot.groups import Groups, parse_groups
 from podium.aot.hlo_flops import matmul_flops
+from podium.aot.hlo_names import neighbour
 from podium.aot.hlo_text import (
     Computation,
     Instruction,
@@ -88,6 +89,7 @@ class Collective:
     rings: int | None = None  # one-way rings it sends on at once; None: on every link
     stack_frame: int = 0  # a key of `Program.sources`
     num_arrays: int = 1  # that it moves together
+    dims: tuple[int, ...] = ()  # of the first array gathered; of others as it is sent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,12 +171,34 @@ class _Reader:
         found: list[Event] = []
         for instruction in computation.instructions.values():
             for event in self._of(instruction, computation):
+                event = self._named(event, instruction, computation)
                 if isinstance(event, Start):
                     if event.key in started:  # the next step of the same fusion chain
                         continue
                     started[event.key] = event
                 found.append(event)
         return tuple(found)
+
+    def _named(self, event: Event, i: Instruction, computation: Computation) -> Event:
+        """The same; a collective without a name has its neighbour's."""
+        if isinstance(event, Start) and isinstance(event.transfer, Collective):
+            transfer = self._named(event.transfer, i, computation)
+            return dataclasses.replace(event, transfer=transfer)
+        if not isinstance(event, Collective) or event.op_name:
+            return event
+
+        def carries(there: Instruction) -> bool:
+            if there.opcode != "fusion":
+                return there.opcode.endswith(("-update", "-done"))
+            inside = self._inside(there.called["calls"]).collectives
+            return any(c.name == event.name for c in inside)
+
+        forward = event.kind == "all-gather"
+        there = neighbour(i, computation, event.dims, forward=forward, carries=carries)
+        if there is None:
+            return event
+        frame = there.stack_frame
+        return dataclasses.replace(event, op_name=there.op_name, stack_frame=frame)
 
     def _of(self, i: Instruction, computation: Computation) -> Iterator[Event]:
         called = self.module.computations
@@ -384,6 +408,7 @@ def _collective(
         rings=i.attributes.count('"phase_rings"') or None,
         stack_frame=i.stack_frame,
         num_arrays=len(operands),
+        dims=(i.arrays[-1] if kind == "all-gather" else operands[0].arrays[0]).dims,
     )
 
 
@@ -398,9 +423,12 @@ def _between_slices(i: Instruction, computation: Computation) -> Collective:
     result; the rendezvous still has the name of the collective."""
     name = _rendezvous(i)
     kind = next((k for k in _KINDS if name.startswith(k)), "send")
-    num_bytes = computation.instructions[i.operands[0]].num_bytes
-    found = Collective(i.name, kind, num_bytes, Groups(()), True, i.op_name, True)  # type: ignore[arg-type]
-    return dataclasses.replace(found, stack_frame=i.stack_frame)
+    sent = computation.instructions[i.operands[0]]
+    found = Collective(
+        *(i.name, kind, sent.num_bytes, Groups(()), True, i.op_name, True)  # type: ignore[arg-type]
+    )
+    dims = sent.arrays[0].dims if sent.arrays else ()
+    return dataclasses.replace(found, stack_frame=i.stack_frame, dims=dims)
 
 
 def _host_copy(i: Instruction, computation: Computation) -> HostCopy:

@@ -35,6 +35,7 @@ _CALLED = re.compile(
     r"=%?([\w.\-]+)"
 )
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_LITERALS = ("parameter", "constant")  # whose parentheses hold no operands
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
@@ -132,6 +133,15 @@ class Computation:
 
     name: str
     instructions: dict[str, Instruction]
+
+    @functools.cached_property
+    def users(self) -> dict[str, list[Instruction]]:
+        """Name -> the instructions that take it as an operand."""
+        found: dict[str, list[Instruction]] = {}
+        for i in self.instructions.values():
+            for operand in () if i.opcode in _LITERALS else i.operands:
+                found.setdefault(operand, []).append(i)
+        return found
 
     @property
     def root(self) -> Instruction:
@@ -235,7 +245,7 @@ def _instruction(definition: re.Match, rest: str) -> Instruction:
     opcode, _, _ = rest.partition("(")
     close = _closing(rest, len(opcode))
     inner = rest[len(opcode) + 1 : close]
-    literal = opcode in ("parameter", "constant")
+    literal = opcode in _LITERALS
     return Instruction(
         name=definition[2],
         opcode=opcode,
