@@ -211,27 +211,26 @@ def exit_code(job: Any) -> int:
 def follow_until_told(
     cloud: Cloud, job: Any, *, ask: Callable[[str], str] | None = None
 ) -> int:
-    """As `follow`; Ctrl-C asks whether to leave the job or to end it."""
+    """As `follow`; Ctrl-C asks whether to leave the job or to end it, SIGTERM leaves it."""
     if ask is None and sys.stdin.isatty():
         ask = input
     log = Log(cloud, job)
-    while True:
-        try:
-            return follow(cloud, job, log)
-        except KeyboardInterrupt:
+    with cli.terminated_as_interrupted():
+        while True:
             try:
-                answer = ask("\n[d]etach, [c]ancel the job, or go on? ") if ask else "d"
-            except (KeyboardInterrupt, EOFError):
+                return follow(cloud, job, log)
+            except KeyboardInterrupt as stop:
                 answer = "d"
-            if answer.strip().lower().startswith("c"):
-                jobs.cancel(cloud, job)
-                cli.say("job       is being cancelled; what was saved stays")
-            elif answer.strip().lower().startswith("d"):
-                words = f"logs {jobs.id_of(job)} --follow"
-                cli.say(
-                    f"job       goes on; follow it again: {jobs.command(cloud, words)}"
-                )
-                return cli.EXIT_INTERRUPTED
+                if ask and not isinstance(stop, cli.Terminated):
+                    with contextlib.suppress(KeyboardInterrupt, EOFError):
+                        answer = ask("\n[d]etach, [c]ancel the job, or go on? ")
+                if answer.strip().lower().startswith("c"):
+                    jobs.cancel(cloud, job)
+                    cli.say("job       is being cancelled; what was saved stays")
+                elif answer.strip().lower().startswith("d"):
+                    words = jobs.command(cloud, f"logs {jobs.id_of(job)} --follow")
+                    cli.say(f"job       goes on; follow it again: {words}")
+                    return cli.EXIT_INTERRUPTED
 
 
 class _Screen:

@@ -109,13 +109,15 @@ def main(argv: Sequence[str]) -> int:
         print(f"# {cost_line(launch.where, launch.settings)}")
         print(to_yaml(launch.custom_job()), end="")
         return 0
-    return submit(launch, is_followed=args.follow)
+    with cli.terminated_as_interrupted():
+        return submit(launch, is_followed=args.follow)
 
 
 def submit(launch: Launch, *, is_followed: bool) -> int:
     """Packages, submits and follows. Raises CloudError."""
     settings = launch.settings
     cloud = Cloud(settings.project or "", settings.region)
+    step("Vertex AI", f"is asked what {launch.run} is doing")
     # First: an image takes minutes, and a run that is at work is given to nobody else.
     job, is_new = jobs.standing(cloud, launch.custom_job()), False
     if job is None:

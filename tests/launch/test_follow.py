@@ -3,6 +3,8 @@
 """A job that is followed, left, ended, continued and looked at."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -169,6 +171,26 @@ def test_ctrl_c_asks_whether_to_detach_or_cancel(
     assert follow.follow_until_told(cloud, job, ask=with_terminal) == code
     assert google.jobs[number_of(job)]["state"] == f"JOB_STATE_{state}"
     assert words in capsys.readouterr().err
+
+
+def test_sigterm_leaves_the_job_and_asks_nothing(
+    google, cloud, job, monkeypatch, capsys
+):
+    def terminated(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def ask(_):
+        raise AssertionError
+
+    # Else this process would go.
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("not handled"))
+    try:
+        monkeypatch.setattr(follow, "follow", terminated)
+        assert follow.follow_until_told(cloud, job, ask=ask) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "goes on; follow it again: python -m launch" in capsys.readouterr().err
+    assert google.count("customJobs/.*:cancel") == 0
 
 
 def run(*argv):
