@@ -42,7 +42,7 @@ WITHOUT_JAX = [
     "starts",
     "code_commit",
     "mesh_name",
-    *("endpoints", "tracking_start", "lean_package"),
+    *("endpoints", "tracking_start", "lean_package", "text_tokens"),
 ]
 
 
