@@ -112,7 +112,18 @@ def test_the_exit_code_mirrors_the_job(google, cloud, job, state, error, code, c
     last = capsys.readouterr().err.splitlines()[-1]
     if code:
         assert last.startswith(f"CloudError: job {number_of(job)} ended as {state}")
-        assert error in last
+        assert error.rstrip(".") in last
+        can_go_on = code == 75 or state == "CANCELLED"
+        assert (f"vertex resume {number_of(job)} --follow" in last) == can_go_on
+
+
+def test_a_job_that_lost_its_machines_is_said_to_start_again(
+    google, cloud, job, capsys
+):
+    google.job_states = ["RUNNING", "PENDING", "RUNNING", "SUCCEEDED"]
+    assert follow.follow(cloud, job) == 0
+    told = [x for x in capsys.readouterr().err.splitlines() if x.startswith("job ")]
+    assert [": started again" in line for line in told] == [False, True, False, False]
 
 
 def test_a_service_that_is_away_for_a_while_is_waited_for(google, cloud, job, capsys):
