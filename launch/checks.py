@@ -15,6 +15,7 @@ from launch import source
 from podium.config import TrainConfig
 from podium.config_launch import LaunchConfig
 from podium.errors import ConfigError
+from podium.text_tokens import check_text_tokens
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
@@ -122,21 +123,30 @@ def check_export(cfg: TrainConfig) -> None:
             ) from error
 
 
-def check_text(text: str | None, root: Path) -> None:
-    """Raises ConfigError for a `data.text` of the command line that stays behind."""
-    if text is None or text.startswith("tfds:") or text == "None":
-        return
-    path = Path(os.path.relpath((root / text).resolve(), root.resolve()))
-    is_inside = not Path(text).is_absolute() and path.parts[0] != ".."
+def check_text(cfg: TrainConfig, overrides: dict[str, str], root: Path) -> None:
+    """Raises ConfigError for a text or tokenizer of the command line that stays behind,
+    and for one whose tokens the model lacks."""
+    text, tokenizer = overrides.get("data.text"), cfg.data.tokenizer
+    if text is not None and text != "None" and not text.startswith("tfds:"):
+        _check_inside("data.text", text, root)
+    check_text_tokens(cfg)
+    is_file = tokenizer != "bytes" and not tokenizer.startswith("bpe:")
+    if is_file and not cfg.data.paths:
+        _check_inside("data.tokenizer", tokenizer, root)
+
+
+def _check_inside(name: str, given: str, root: Path) -> None:
+    path = Path(os.path.relpath((root / given).resolve(), root.resolve()))
+    is_inside = not Path(given).is_absolute() and path.parts[0] != ".."
     if is_inside and not source.holds(root, path):
         raise ConfigError(
-            f"data.text is {text}, where the checkout has no file that git does not "
+            f"{name} is {given}, where the checkout has no file that git does not "
             "ignore: the job would not have it; add the files, or prepare them "
             "(podium.prepare) and give --config.data.paths=gs://BUCKET/PATH"
         )
     if not is_inside:
         raise ConfigError(
-            f"data.text is {text}, which lies outside the checkout: the job does not have "
+            f"{name} is {given}, which lies outside the checkout: the job does not have "
             "it; prepare it (podium.prepare), copy the folder to a bucket, and give it as "
             "--config.data.paths=gs://BUCKET/PATH"
         )

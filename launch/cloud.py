@@ -21,6 +21,7 @@ from launch.explain import explain, is_transient, said
 from podium import cli
 from podium.endpoints import credentials, override
 from podium.errors import CloudError, ConfigError
+from podium.lean_package import make_lean
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ class Cloud:
     ) -> None:
         self.project, self.region = project, region
         self.patience = patience or Patience()
+        make_lean("google.cloud.aiplatform_v1")
 
     @property
     def parent(self) -> str:

@@ -28,7 +28,7 @@ def is_transient(error: BaseException) -> bool:
     from requests import exceptions as web
 
     if isinstance(error, api.TooManyRequests):
-        return not _is_quota(str(error))
+        return not _is_quota(str(error)) or _is_rate(str(error))
     passing = (
         *(api.ServiceUnavailable, api.GatewayTimeout, api.InternalServerError),
         *(api.BadGateway, api.Aborted, api.RetryError),
@@ -54,7 +54,8 @@ def explain(
         )
     if isinstance(error, api.Forbidden):
         return f"{text}; {_permission_fix(text, project, role)}"
-    if isinstance(error, api.TooManyRequests) or _is_quota(text):
+    is_quota = isinstance(error, api.TooManyRequests) or _is_quota(text)
+    if is_quota and not _is_rate(text):
         return f"{text}; {_quota_fix(text, project, region)}"
     if is_transient(error):
         return (
@@ -72,6 +73,11 @@ def said(error: BaseException, most: int = _MOST) -> str:
 
 def _is_quota(text: str) -> bool:
     return "quota metric" in text.lower() or "quota exceeded" in text.lower()
+
+
+def _is_rate(text: str) -> bool:
+    """A quota of requests, which is there again in a minute."""
+    return bool(re.search(r"\bper (minute|second|\d+ seconds)\b", text.lower()))
 
 
 def _permission_fix(text: str, project: str, role: str | None) -> str:

@@ -172,8 +172,10 @@ def follow(cloud: Cloud, job: Any, log: Log | None = None) -> int:
             job = jobs.get(cloud, job.name)
             if jobs.state_of(job) != state:
                 waited = "" if state is None else f" after {_since(since)} {state}"
+                is_again = state == "RUNNING" and jobs.is_active(job)
                 state, since = jobs.state_of(job), time.monotonic()
-                screen.say(f"job       {state}{waited}")
+                why = ": started again, from its newest checkpoint" if is_again else ""
+                screen.say(f"job       {state}{waited}{why}")
             waits = state in ("QUEUED", "PENDING")
             if waits and not is_hinted and time.monotonic() - since > _QUEUE_HINT_SECS:
                 is_hinted = True
@@ -193,8 +195,12 @@ def follow(cloud: Cloud, job: Any, log: Log | None = None) -> int:
         cli.say(f"run       all of it lies in {folder}")
         cli.say(f"compare   python -m launch.compare --runs={folder}")
         return 0
-    cli.say(f"CloudError: {jobs.failure(job)}")
-    return exit_code(job)
+    code, more = exit_code(job), ""
+    if code == cli.EXIT_RUN_AGAIN or state == "CANCELLED":
+        words = jobs.command(cloud, f"resume {jobs.id_of(job)} --follow")
+        more = f"; it goes on from its newest checkpoint: {words}"
+    cli.say(f"CloudError: {str(jobs.failure(job)).rstrip('.')}{more}")
+    return code
 
 
 def exit_code(job: Any) -> int:
@@ -211,27 +217,26 @@ def exit_code(job: Any) -> int:
 def follow_until_told(
     cloud: Cloud, job: Any, *, ask: Callable[[str], str] | None = None
 ) -> int:
-    """As `follow`; Ctrl-C asks whether to leave the job or to end it."""
+    """As `follow`; Ctrl-C asks whether to leave the job or to end it, SIGTERM leaves it."""
     if ask is None and sys.stdin.isatty():
         ask = input
     log = Log(cloud, job)
-    while True:
-        try:
-            return follow(cloud, job, log)
-        except KeyboardInterrupt:
+    with cli.terminated_as_interrupted():
+        while True:
             try:
-                answer = ask("\n[d]etach, [c]ancel the job, or go on? ") if ask else "d"
-            except (KeyboardInterrupt, EOFError):
+                return follow(cloud, job, log)
+            except KeyboardInterrupt as stop:
                 answer = "d"
-            if answer.strip().lower().startswith("c"):
-                jobs.cancel(cloud, job)
-                cli.say("job       is being cancelled; what was saved stays")
-            elif answer.strip().lower().startswith("d"):
-                words = f"logs {jobs.id_of(job)} --follow"
-                cli.say(
-                    f"job       goes on; follow it again: {jobs.command(cloud, words)}"
-                )
-                return cli.EXIT_INTERRUPTED
+                if ask and not isinstance(stop, cli.Terminated):
+                    with contextlib.suppress(KeyboardInterrupt, EOFError):
+                        answer = ask("\n[d]etach, [c]ancel the job, or go on? ")
+                if answer.strip().lower().startswith("c"):
+                    jobs.cancel(cloud, job)
+                    cli.say("job       is being cancelled; what was saved stays")
+                elif answer.strip().lower().startswith("d"):
+                    words = jobs.command(cloud, f"logs {jobs.id_of(job)} --follow")
+                    cli.say(f"job       goes on; follow it again: {words}")
+                    return cli.EXIT_INTERRUPTED
 
 
 class _Screen:

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import build, checks, request, source, vertex
+from launch import build, checks, plans, request, source, vertex
 from launch.cloud import Cloud
 from launch.job_secrets import check_secrets
-from launch.machines import GPUS, Placement
+from launch.machines import GPUS, Placement, check_reservation, hourly_usd
 from launch.text import to_yaml
 from podium import cli
 from podium.aot.chips import Slice, parse_slice
@@ -48,6 +48,9 @@ ACCELERATORS = {
     "v6e": "tpu-v6e-slice",
     "tpu7x": "tpu7x",
 }
+# cloud.google.com/tpu/docs/regions-zones, read November 2026: of v4 there is one zone. Of
+# the others there are several, and more each year: GKE says.
+_REGIONS = {"v4": "us-central2"}
 _ONE_HOST = {"1x1": 1, "2x4": 8}  # v5e and v6e: chips of the only host
 _CHIPS_PER_HOST = 4
 _MAX_RESTARTS = 10
@@ -74,17 +77,29 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--build", action="store_true", help="build the image now, by Cloud Build"
     )
+    parser.add_argument(
+        "--plan", action="store_true", help="plan the run first if no plan is cached"
+    )
     args, overrides = cli.parse_overrides(parser, argv)
-    if args.slice is not None:
-        overrides["launch.machine"] = args.slice
-    manifest = make(args.config, overrides, account=args.account, is_built=args.build)
+    vertex.take_slice(parser, args.slice, overrides)
+    manifest = make(
+        *(args.config, overrides),
+        account=args.account,
+        is_built=args.build,
+        is_planned=args.plan,
+    )
     validate(manifest)
     print(to_yaml(manifest), end="")
     return 0
 
 
 def make(
-    config: str, overrides: dict[str, str], *, account: str | None, is_built: bool
+    config: str,
+    overrides: dict[str, str],
+    *,
+    account: str | None,
+    is_built: bool,
+    is_planned: bool,
 ) -> dict[str, Any]:
     """The JobSet. Raises ConfigError, CloudError."""
     cfg = cli.load_config(config, overrides)
@@ -102,7 +117,7 @@ def make(
     checkout = source.read_checkout()
     config = vertex.inside(checkout.root, config)
     checks.check_data(cfg, everywhere)
-    checks.check_text(overrides.get("data.text"), checkout.root)
+    checks.check_text(cfg, overrides, checkout.root)
     run = request.run_name(cfg, config)
     if len(run) > _MOST_NAME:
         raise ConfigError(
@@ -114,13 +129,17 @@ def make(
         hosts=everywhere,
         devices=where.num_devices,
         disk_type=None,
-        usd_per_hour=None,
+        usd_per_hour=hourly_usd(where.name, 1, settings.usd_per_hour),
         topology=shape,
         tpu=where,
     )
     each = "1 host" if hosts == 1 else f"{hosts} hosts"
     line = f"{where.num_slices} of {where.chip.name} {shape}, each {each}"
-    vertex.step("slices", line)
+    vertex.step("slices", f"{line}, in {settings.region}")
+    vertex.step("cost", vertex.cost_line(placement, settings))
+    planner = [f"--config={config}", *vertex.as_flags(overrides)]
+    plan = plans.consult(cfg, where.name, planner, is_made=is_planned)
+    vertex.step("plan", plan)
     vertex.step("checkout", checkout.describe())
     package = request.planned_package(settings, placement, checkout)
     if is_built:
@@ -167,6 +186,13 @@ def _slices(cfg: TrainConfig) -> Slice:
     except ConfigError as error:
         text = str(error).replace("--topology=", "launch.machine=")
         raise ConfigError(text) from error
+    only = _REGIONS.get(where.chip.name, launch.region)
+    if launch.region != only:
+        raise ConfigError(
+            f"launch.region is {launch.region}, but {where.chip.name} is in {only} alone; "
+            f"set --config.launch.region={only}, and a bucket there"
+        )
+    check_reservation(launch)
     count = where.num_slices * launch.count
     name = where.name if launch.count == 1 else f"{where.name}x{launch.count}"
     return dataclasses.replace(where, name=name, num_slices=count)

@@ -282,7 +282,7 @@ def _check_tpu_capacity(launch: LaunchConfig, hosts: int) -> None:
             f"{hosts}) takes no spot machines; use on_demand or reservation, or a slice "
             "of one host"
         )
-    _check_reservation(launch)
+    check_reservation(launch)
 
 
 def _gpus(launch: LaunchConfig, name: str) -> Placement:
@@ -304,7 +304,7 @@ def _gpus(launch: LaunchConfig, name: str) -> Placement:
             f"launch.capacity.kind={kind}: {name} comes by "
             f"{' or '.join(machine.comes_by)} only"
         )
-    _check_reservation(launch)
+    check_reservation(launch)
     return Placement(
         machine_type=name,
         hosts=launch.count,
@@ -324,7 +324,8 @@ def _check_region(launch: LaunchConfig, name: str, regions: tuple[str, ...]) -> 
         )
 
 
-def _check_reservation(launch: LaunchConfig) -> None:
+def check_reservation(launch: LaunchConfig) -> None:
+    """Raises ConfigError for a reservation that is not named, or in another region."""
     capacity = launch.capacity
     if not isinstance(capacity, ReservationConfig):
         return

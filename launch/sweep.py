@@ -52,8 +52,7 @@ def main(argv: Sequence[str]) -> int:
     add("--slice", metavar="NAME", help="short for --config.launch.machine=NAME")
     add("--dry_run", action="store_true", help="on Vertex AI: print the request alone")
     args, overrides = cli.parse_overrides(parser, argv)
-    if args.slice is not None:
-        overrides["launch.machine"] = args.slice
+    vertex.take_slice(parser, args.slice, overrides)
     cfg = cli.load_config(args.config, overrides)
     sweep = load_sweep(args.sweep)
     changes = {"num_trials": args.trials, "parallel": args.parallel}

@@ -57,6 +57,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not args.project:
         parser.error("--project is missing, e.g. --project=my-project")
     settings = LaunchConfig(project=args.project, region=args.region)  # checks both
+    if sys.stderr.isatty():  # Google's clients take seconds to import
+        cli.say(f"asking Vertex AI: project {args.project}, {settings.region} …")
     return VERBS[verb](Cloud(args.project, settings.region), args)
 
 

@@ -97,25 +97,33 @@ def main(argv: Sequence[str]) -> int:
     if verb := next((word for word in argv if word in VERBS), None):
         parser.error(f"{verb} comes first: python -m launch.vertex {verb} …")
     args, overrides = cli.parse_overrides(parser, argv)
-    if args.slice is not None:
-        if overrides.get("launch.machine", args.slice) != args.slice:
-            parser.error(
-                f"--slice={args.slice} and --config.launch.machine="
-                f"{overrides['launch.machine']} name two machines; give one of them"
-            )
-        overrides["launch.machine"] = args.slice
+    take_slice(parser, args.slice, overrides)
     launch = prepare(args.config, overrides, is_planned=args.plan)
     if args.dry_run:
         print(f"# {cost_line(launch.where, launch.settings)}")
         print(to_yaml(launch.custom_job()), end="")
         return 0
-    return submit(launch, is_followed=args.follow)
+    with cli.terminated_as_interrupted():
+        return submit(launch, is_followed=args.follow)
+
+
+def take_slice(parser: cli.Parser, name: str | None, overrides: dict[str, str]) -> None:
+    """--slice=NAME as the setting that it is short for."""
+    if name is None:
+        return
+    if (machine := overrides.get("launch.machine", name)) != name:
+        parser.error(
+            f"--slice={name} and --config.launch.machine={machine} name two machines; "
+            "give one of them"
+        )
+    overrides["launch.machine"] = name
 
 
 def submit(launch: Launch, *, is_followed: bool) -> int:
     """Packages, submits and follows. Raises CloudError."""
     settings = launch.settings
     cloud = Cloud(settings.project or "", settings.region)
+    step("Vertex AI", f"is asked what {launch.run} is doing")
     # First: an image takes minutes, and a run that is at work is given to nobody else.
     job, is_new = jobs.standing(cloud, launch.custom_job()), False
     if job is None:
@@ -160,7 +168,7 @@ def prepare(config: str, overrides: dict[str, str], *, is_planned: bool) -> Laun
     checkout = source.read_checkout()
     config = inside(checkout.root, config)
     checks.check_data(cfg, where.hosts)
-    checks.check_text(overrides.get("data.text"), checkout.root)
+    checks.check_text(cfg, overrides, checkout.root)
     checks.check_folder(cfg)
     checks.check_start(cfg)
     checks.check_trackers(cfg)
@@ -170,7 +178,7 @@ def prepare(config: str, overrides: dict[str, str], *, is_planned: bool) -> Laun
     step("machines", _machines_line(where, settings))
     step("cost", cost_line(where, settings))
     if where.tpu:
-        flags = [f"--config={config}", *_as_flags(overrides)]
+        flags = [f"--config={config}", *as_flags(overrides)]
         step("plan", plans.consult(cfg, where.tpu.name, flags, is_made=is_planned))
     step("checkout", checkout.describe())
     run = request.run_name(cfg, config)
@@ -200,7 +208,8 @@ def cost_line(where: Placement, settings: LaunchConfig) -> str:
     if settings.usd_per_hour is not None:
         kind = "by launch.usd_per_hour"
     elif settings.capacity.kind == "on_demand":
-        kind = "list price, without Vertex AI's management fee"
+        fee = ", without Vertex AI's management fee" if where.machine_type else ""
+        kind = f"list price{fee}"
     else:
         kind = f"list price on demand; {settings.capacity.kind} costs another"
     return f"{where.usd_per_hour:,.2f} USD per hour ({kind})"
@@ -226,7 +235,8 @@ def inside(root: Path, config: str) -> str:
     return path.as_posix()
 
 
-def _as_flags(overrides: dict[str, str]) -> list[str]:
+def as_flags(overrides: dict[str, str]) -> list[str]:
+    """Overrides as they were given."""
     return [f"--config.{key}={value}" for key, value in overrides.items()]
 
 

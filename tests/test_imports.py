@@ -42,7 +42,7 @@ WITHOUT_JAX = [
     "starts",
     "code_commit",
     "mesh_name",
-    *("endpoints", "tracking_start"),
+    *("endpoints", "tracking_start", "lean_package", "text_tokens"),
 ]
 
 
@@ -167,3 +167,17 @@ def test_nothing_that_is_read_can_run_code():
                 assert getattr(node.func, "id", "") not in ("eval", "exec"), path
                 allowed = [k.value for k in node.keywords if k.arg == "allow_pickle"]
                 assert all(ast.unparse(value) == "False" for value in allowed), path
+
+
+def test_asking_vertex_ai_imports_that_client_alone_and_the_rest_when_it_is_named():
+    code = "import os; from launch.cloud import Cloud\n"
+    code += (
+        "os.environ['CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM'] = 'http://x.test'\n"
+    )
+    code += "Cloud('my-project', 'us-central1').jobs\n"
+    service = "google.cloud.aiplatform_v1.services."
+    few = {m for m in modules_after(code) if m.startswith(service)}
+    assert {m.split(".")[4] for m in few} == {"job_service"}
+    code += "from google.cloud import aiplatform_v1; aiplatform_v1.VizierServiceClient"
+    all_ = {m.split(".")[4] for m in modules_after(code) if m.startswith(service)}
+    assert {"job_service", "vizier_service"} < all_

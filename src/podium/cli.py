@@ -174,7 +174,7 @@ def run(
     leave_out_absent_tpus()
     code = EXIT_FAILED
     try:
-        with _terminated_as_interrupted() if can_continue else contextlib.nullcontext():
+        with terminated_as_interrupted() if can_continue else contextlib.nullcontext():
             code = _outcome(main, sys.argv[1:] if argv is None else argv, can_continue)
     except Exception:
         with contextlib.suppress(OSError):  # the disk of the log may be full
@@ -184,13 +184,17 @@ def run(
     sys.exit(code)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, after which nobody answers a question."""
+
+
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM outside of training, whose loop has its own handler, ends as Ctrl-C does:
     a supervisor starts again what exits with 75, and asks nothing of 143."""
 
     def interrupt(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -214,7 +218,7 @@ def _outcome(
     except KeyboardInterrupt:
         # Once more, by an impatient user or by `uv run`, would change the exit code.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if can_continue:  # set back by `_terminated_as_interrupted`
+        if can_continue:  # set back by `terminated_as_interrupted`
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         how = "interrupted; the same command continues"
         print(how if can_continue else "interrupted", file=sys.stderr)

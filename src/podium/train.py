@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from podium import cli, processes, resume, run_folder, starts, tracking_start
 from podium.config import DataConfig, TrainConfig
 from podium.errors import ConfigError, DataError, PodiumError, ShardingError
+from podium.text_tokens import check_text_tokens
 
 if TYPE_CHECKING:
     from podium.input.manifest import Manifest
@@ -128,6 +129,7 @@ def make_data(cfg: TrainConfig, workdir: Path, *, is_resumed: bool) -> None:
         )
     folder = resume.data_folder(workdir)
     if not (is_resumed and (folder / "manifest.json").exists()):
+        check_text_tokens(cfg)  # what the data would show, in hours of a large text
         prepare_text(cfg, folder)
 
 

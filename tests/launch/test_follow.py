@@ -3,6 +3,8 @@
 """A job that is followed, left, ended, continued and looked at."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -110,7 +112,18 @@ def test_the_exit_code_mirrors_the_job(google, cloud, job, state, error, code, c
     last = capsys.readouterr().err.splitlines()[-1]
     if code:
         assert last.startswith(f"CloudError: job {number_of(job)} ended as {state}")
-        assert error in last
+        assert error.rstrip(".") in last
+        can_go_on = code == 75 or state == "CANCELLED"
+        assert (f"vertex resume {number_of(job)} --follow" in last) == can_go_on
+
+
+def test_a_job_that_lost_its_machines_is_said_to_start_again(
+    google, cloud, job, capsys
+):
+    google.job_states = ["RUNNING", "PENDING", "RUNNING", "SUCCEEDED"]
+    assert follow.follow(cloud, job) == 0
+    told = [x for x in capsys.readouterr().err.splitlines() if x.startswith("job ")]
+    assert [": started again" in line for line in told] == [False, True, False, False]
 
 
 def test_a_service_that_is_away_for_a_while_is_waited_for(google, cloud, job, capsys):
@@ -169,6 +182,26 @@ def test_ctrl_c_asks_whether_to_detach_or_cancel(
     assert follow.follow_until_told(cloud, job, ask=with_terminal) == code
     assert google.jobs[number_of(job)]["state"] == f"JOB_STATE_{state}"
     assert words in capsys.readouterr().err
+
+
+def test_sigterm_leaves_the_job_and_asks_nothing(
+    google, cloud, job, monkeypatch, capsys
+):
+    def terminated(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def ask(_):
+        raise AssertionError
+
+    # Else this process would go.
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("not handled"))
+    try:
+        monkeypatch.setattr(follow, "follow", terminated)
+        assert follow.follow_until_told(cloud, job, ask=ask) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "goes on; follow it again: python -m launch" in capsys.readouterr().err
+    assert google.count("customJobs/.*:cancel") == 0
 
 
 def run(*argv):

@@ -9,10 +9,12 @@ import yaml
 from launch import gke
 from podium import cli
 from podium.errors import ConfigError
+from profiling import plan_cache
 
 WHERE = ["--config.launch.project=my-project", "--config.launch.bucket=gs://my-bucket"]
 GOLD = "--config.data.paths=gs://my-bucket/gold,gs://other/gold"
-BIG = ["--config=configs/dense_100b_v4_256.py", "--slice=v4-256", *WHERE, GOLD]
+V4 = "--config.launch.region=us-central2"
+BIG = ["--config=configs/dense_100b_v4_256.py", "--slice=v4-256", *WHERE, GOLD, V4]
 
 
 def jobset(capsys, *argv):
@@ -49,6 +51,19 @@ def test_the_102b_runs_on_32_hosts_of_v4_256(capsys):
     assert "MEGASCALE_NUM_SLICES" not in [row["name"] for row in container["env"]]
     # Pods get names of at most 63 letters.
     assert len(f"{name}-slice-0-31-abcde") <= 63
+
+
+def test_the_price_and_the_plan_are_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert gke.main(BIG) == 0
+    said = capsys.readouterr().err
+    assert "cost      412.16 USD per hour (list price)\n" in said  # 128 chips at 3.22
+    assert "plan      none was made for this config" in said
+    cfg = cli.load_config("configs/dense_100b_v4_256.py", {})
+    plan = {"fits": False, "hbm_bytes_per_chip": 2**36, "hbm_capacity_bytes": 2**35}
+    plan_cache.save(cfg, "v4-256", plan)
+    with pytest.raises(ConfigError, match="does not fit v4-256"):
+        gke.main(BIG)
 
 
 def test_several_slices_are_several_jobs_that_know_of_one_another(capsys):
@@ -96,7 +111,7 @@ def test_spot_and_reserved_nodes_are_selected(capsys):
     _, _, pod = parts(jobset(capsys, *BIG, "--config.launch.capacity.kind=spot"))
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
     assert pod["tolerations"][0]["key"] == "cloud.google.com/gke-spot"
-    held = "--config.launch.capacity.name=projects/p/zones/us-central1-a/reservations/r"
+    held = "--config.launch.capacity.name=projects/p/zones/us-central2-b/reservations/r"
     flags = ["--config.launch.capacity.kind=reservation", held]
     _, _, pod = parts(jobset(capsys, *BIG, *flags))
     assert pod["nodeSelector"]["cloud.google.com/reservation-name"] == "r"
@@ -162,6 +177,9 @@ def test_the_schema_is_one():
         ([*BIG, f"--config.launch.run={'a' * 50}"], "of at most 40"),
         ([*BIG, "--config.mesh.fsdp=64"], "v4-256 has 128"),
         (["--config=configs/quickstart.py", "--slice=v4-8"], "launch.project"),
+        ([*BIG, "--config.launch.region=us-west4"], "but v4 is in us-central2 alone"),
+        ([*BIG, "--config.launch.machine=v4-128"], "name two machines"),
+        ([*BIG, "--config.launch.capacity.kind=reservation"], "capacity.name is not"),
     ],
 )
 def test_a_mistake_is_one_line(flags, message, capsys):

@@ -213,8 +213,17 @@ def test_a_refusal_is_one_line_with_its_fix_and_is_not_repeated(
     assert not google.jobs
 
 
-def test_too_many_requests_are_repeated(launch, google):
-    google.fail(SUBMIT, 429, "Too many requests, slow down", times=2)
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Too many requests, slow down",
+        "Quota exceeded for quota metric 'Resource management (CRUD) requests' and limit "
+        "'Resource management (CRUD) requests per minute per region' of service "
+        "'aiplatform.googleapis.com'.",
+    ],
+)
+def test_too_many_requests_are_repeated(launch, google, message):
+    google.fail(SUBMIT, 429, message, times=2)
     assert launch(*COMMAND)[0] == 0
     assert len(google.jobs) == 1
 

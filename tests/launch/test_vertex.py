@@ -197,6 +197,19 @@ def test_a_prebuilt_image_gets_the_checkout_as_an_archive(capsys):
         ),
         ([*WHERE, "--slice=v5e-8", "--config.data.text=runs"], "git does not ignore"),
         (
+            [*WHERE, "--slice=v5e-8", "--config.model.vocab_size=300"],
+            "ids up to 1023; set --config.model.vocab_size=1024 or more, or "
+            "--config.data.tokenizer=bpe:300",
+        ),
+        (
+            [*WHERE, "--slice=v5e-8", "--config.data.tokenizer=bpe:x"],
+            "data.tokenizer is bpe:x; expected a size of at least 257",
+        ),
+        (
+            [*WHERE, "--slice=v5e-8", "--config.data.tokenizer=my.json"],
+            "data.tokenizer is 'my.json', and there is no such file",
+        ),
+        (
             [*WHERE, "--slice=v5e-8", "--config.init_from=runs/quickstart"],
             "init_from is runs/quickstart, which the job cannot read",
         ),

@@ -53,7 +53,6 @@ def test_a_signal_asks_for_five_steps(window, said):
 
 
 def test_a_file_asks_for_as_many_steps_as_it_says_and_once(window, said):
-    window.folder.mkdir()
     (window.folder / REQUEST).write_text("2\n")
     run(window, range(1, 9))
     assert said == [f"trace of steps 1 to 2: {window.folder}"]
@@ -71,7 +70,6 @@ def test_a_request_of_an_earlier_start_is_past(tmp_path, said, monkeypatch):
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "100000"])
 def test_a_request_that_is_no_number_of_steps_is_said_and_not_fatal(window, said, text):
-    window.folder.mkdir()
     (window.folder / REQUEST).write_text(text)
     run(window, range(1, 4))
     (line,) = said

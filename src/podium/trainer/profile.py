@@ -90,6 +90,8 @@ class TraceWindow:
             _check_port(port)
             jax.profiler.start_server(port)
             self._say(f"XProf can capture from port {port}")
+        with contextlib.suppress(OSError):  # only a request would miss it
+            self.folder.mkdir(parents=True, exist_ok=True)  # `echo 5 >` makes no folder
         self._handler = signal.signal(signal.SIGUSR1, self._on_signal)
         return self
 

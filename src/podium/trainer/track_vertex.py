@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from podium.endpoints import credentials, override
+from podium.lean_package import make_lean
 from podium.trainer import lineage
 from podium.trainer.tracking import About, Backend, Row, State
 
@@ -34,6 +35,7 @@ class Clients:
         self.project, self.region = project, region
         self.parent = f"projects/{project}/locations/{region}"
         self.store = f"{self.parent}/metadataStores/default"
+        make_lean("google.cloud.aiplatform_v1")
 
     @functools.cached_property
     def metadata(self) -> Any:
