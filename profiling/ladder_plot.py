@@ -65,7 +65,8 @@ def plot(
     left.set_ylabel("held-out loss, nats a token")
     left.set_title("measured (dots) and the fitted law (lines)", fontsize=10)
     left.grid(which="both", alpha=0.25)
-    left.legend(fontsize=8)
+    # Below: inside it would lie on a run, whichever corner it takes.
+    left.legend(fontsize=8, ncols=2, loc="upper left", bbox_to_anchor=(-0.1, -0.13))
     _equal_loss(right, rungs, found)
     figure.savefig(path, dpi=80)
     plt.close(figure)

@@ -23,6 +23,7 @@ from podium import cli, resume
 from podium.config import TrainConfig
 from podium.errors import CheckpointError, ConfigError
 from podium.skipped_batches import Skips, as_skips, batch_of, is_same_run, load
+from podium.starts import check_reference
 from profiling.parity import parse_meshes
 
 _OTHERS = 4  # batches behind the bad one, tried on the same weights
@@ -82,9 +83,7 @@ def main(argv: Sequence[str]) -> None:
     workdir = Path(args.workdir)
     cfg = resume.load_run(workdir)
     if cfg.dpo is not None:
-        raise ConfigError(
-            f"{workdir} learnt preferences (dpo); its steps cannot be replayed yet"
-        )
+        check_reference(workdir, cfg)
     recorded = _recorded(workdir, args.step)
     if args.mesh:
         cfg = dataclasses.replace(cfg, mesh=parse_meshes(args.mesh, "--mesh")[0])

@@ -17,8 +17,10 @@ from podium.input.ledger import documents_of_step
 from podium.input.loader import Loader
 from podium.input.spec import StreamSpec
 from podium.models.adapters import bound
+from podium.starts import reference_step
 from podium.trainer.first_state import first_state
 from podium.trainer.guard import LAYER_NORM
+from podium.trainer.reference import reference_of
 from podium.trainer.setup import Setup, setup
 from podium.trainer.state import TrainState
 from podium.trainer.step import batch_sharding, make_eval_step, step_with_gradients
@@ -58,9 +60,14 @@ class Replay:
             state, _ = first_state(
                 self._parts, workdir, start or None, checkpoints.restore
             )
-            return state
         finally:
             checkpoints.close()
+        if self._cfg.dpo is None:
+            return state
+        step = reference_step(workdir, self._cfg, is_new=False, is_first=False)
+        shardings = self._parts.layout.shardings.reference
+        reference = reference_of(self._cfg, shardings, step, self._parts.rules)
+        return dataclasses.replace(state, reference=reference)
 
     def _weights(self, state: TrainState) -> Any:
         """What the model computes with, of a state or its shardings."""
@@ -99,7 +106,8 @@ class Replay:
         return ", ".join(shown) or None
 
     def worst_documents(self, batch: int, num_rows: int) -> list[dict[str, Any]]:
-        """Those of the rows with the highest loss, worst first."""
+        """Those of the rows with the highest loss, worst first; of pairs with the highest
+        loss of their answers' tokens."""
         whole = self._loader.batch(batch)
         num_rows_all, T = whole.targets.shape
         eval_step = make_eval_step(

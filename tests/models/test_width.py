@@ -63,7 +63,7 @@ def by_path(tree) -> dict[str, tuple]:
 def test_every_weight_of_a_family_has_the_factor_of_its_kind(name):
     for path, axes in by_path(bind.abstract(wide(tiny(name))).axes).items():
         leaf = path.rpartition("/")[2]
-        factor = fans(TWICE, leaf, axes)[0]
+        factor = fans(TWICE, axes)[0]
         if leaf in ("query", "key", "value", "gate", "up", "kernel"):
             assert factor == 2.0, path
         elif leaf == "down":
@@ -72,7 +72,7 @@ def test_every_weight_of_a_family_has_the_factor_of_its_kind(name):
             assert factor == 3.0, path
         else:  # tables, head, norms, biases
             assert leaf in ("table", "positions", "head", "scale") or "bias" in leaf
-            assert fans(TWICE, leaf, axes) == (1.0, 1.0) or leaf == "positions", path
+            assert fans(TWICE, axes) == (1.0, 1.0) or leaf == "positions", path
             assert factor == 1.0, path
 
 

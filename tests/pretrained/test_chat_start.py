@@ -30,7 +30,8 @@ TEMPLATE = """\
 
 
 def run(module: str, *flags: str) -> subprocess.CompletedProcess:
-    words = [sys.executable, "-m", f"podium.{module}", *flags]
+    module = module if "." in module else f"podium.{module}"
+    words = [sys.executable, "-m", module, *flags]
     return subprocess.run(words, capture_output=True, text=True)
 
 
@@ -129,6 +130,17 @@ def test_a_chat_model_is_tuned_and_then_held_to_preferences(home):
     found = json.loads(done.stdout)
     assert found["eval_loss"] == pytest.approx(held_out["eval_loss"], rel=1e-4)
     assert found["eval_reward_accuracy"] == held_out["eval_reward_accuracy"]
+    replay_says(home, "sound")
+    # Against another reference the step is another one.
+    note["step"] = 1
+    (home / "dpo" / "reference.json").write_text(json.dumps(note))
+    replay_says(home, "hardware")
+
+
+def replay_says(home, verdict: str) -> None:
+    done = run("profiling.replay", f"--workdir={home / 'dpo'}", "--step=3", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == verdict
 
 
 def test_pairs_and_objective_go_together(home):

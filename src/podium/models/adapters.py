@@ -21,11 +21,9 @@ from jax import Array
 from podium.config_lora import DoraConfig, Lora
 from podium.errors import ConfigError
 from podium.models.adapted import Adapted, as_float, column_norm
+from podium.models.axes import inner, is_matrix
 from podium.models.bind import Abstract, Params, insert
 from podium.models.quantized import quantize
-
-LEADING = ("repeats", "layers", "experts")  # axes of many matrices in one array
-
 
 # --- which ---------------------------------------------------------------------------
 
@@ -62,15 +60,11 @@ def kernels(model: Abstract) -> list[Kernel]:
     """
     found = []
     for path, shape, axes in _leaves(model):
-        inner = [axis for axis in axes if axis not in LEADING]
-        if len(inner) > 1 and not _is_other(path):
-            num_in = 2 if inner[:2] == ["heads", "head_dim"] else 1
-            found.append(Kernel(path, shape, axes, len(axes) - len(inner), num_in))
+        own = inner(axes)
+        if is_matrix(axes) and path[0] != "embed" and "router" not in path:
+            num_in = 2 if own[:2] == ["heads", "head_dim"] else 1
+            found.append(Kernel(path, shape, axes, len(axes) - len(own), num_in))
     return found
-
-
-def _is_other(path: tuple[str, ...]) -> bool:
-    return path[0] == "embed" or "router" in path or path[-1].endswith("bias")
 
 
 def targets(model: Abstract, lora: Lora) -> list[Kernel]:

@@ -29,9 +29,10 @@ from typing import Literal, NamedTuple
 from podium.config_model import LatentAttentionConfig, ModelConfig
 from podium.config_width import MupConfig
 from podium.errors import ConfigError
+from podium.models.axes import STACKED, inner, is_matrix
 
 Summed = Literal["embed", "heads", "mlp"]  # what a kernel sums over
-_STACKED = ("repeats", "layers", "experts")  # leading axes: many kernels in one array
+Axes = tuple[str | None, ...]
 
 
 class Ratios(NamedTuple):
@@ -72,39 +73,36 @@ def query_scale(cfg: ModelConfig) -> float:
     return a.head_dim**-0.5 / math.sqrt(by)
 
 
-def step_factor(of: Ratios, name: str, axes: tuple[str | None, ...]) -> float:
-    """What the step of the parameter `name` is multiplied by, under Adam and alike."""
-    return 1.0 / fans(of, name, axes)[0]
+def step_factor(of: Ratios, axes: Axes) -> float:
+    """What the step of a parameter is multiplied by, under Adam and alike."""
+    return 1.0 / fans(of, axes)[0]
 
 
-def muon_factor(
-    of: Ratios, name: str, axes: tuple[str | None, ...], shape: tuple[int, ...]
-) -> float:
+def muon_factor(of: Ratios, axes: Axes, shape: tuple[int, ...]) -> float:
     """As `step_factor`, of a kernel whose step is orthogonal times sqrt(larger side)."""
-    into, out = fans(of, name, axes)
-    inner = [n for n, axis in zip(shape, axes, strict=True) if axis not in _STACKED]
-    cut = _cut([axis for axis in axes if axis not in _STACKED])
-    sides = math.prod(inner[:cut]), math.prod(inner[cut:])
+    into, out = fans(of, axes)
+    sizes = [n for n, axis in zip(shape, axes, strict=True) if axis not in STACKED]
+    cut = _cut(inner(axes))
+    sides = math.prod(sizes[:cut]), math.prod(sizes[cut:])
     grown = max(sides) / max(sides[0] / into, sides[1] / out)
     return math.sqrt(out / into / grown)
 
 
-def fans(of: Ratios, name: str, axes: tuple[str | None, ...]) -> tuple[float, float]:
+def fans(of: Ratios, axes: Axes) -> tuple[float, float]:
     """Ratios of what a kernel sums over and of what it makes; (1, 1) of all others."""
-    inner = [axis for axis in axes if axis not in _STACKED]
-    is_vector = len(inner) < 2 or name.endswith(("bias", "scale"))
-    if is_vector or "vocab" in inner:
+    if "vocab" in axes or not is_matrix(axes):
         return 1.0, 1.0
     by = {"embed": of.embed, "expert_embed": of.embed, "mlp": of.mlp}
     by |= {"heads": of.heads, "kv_heads": of.heads}
-    sides = inner[: _cut(inner)], inner[_cut(inner) :]
+    own = inner(axes)
+    sides = own[: _cut(own)], own[_cut(own) :]
     into, out = (math.prod(by.get(axis or "", 1.0) for axis in side) for side in sides)
     return into, out
 
 
-def _cut(inner: list[str | None]) -> int:
+def _cut(own: list[str | None]) -> int:
     """Of a kernel's axes, how many it sums over: the model width is alone on a side."""
-    return len(inner) - 1 if inner[-1] in ("embed", "expert_embed") else 1
+    return len(own) - 1 if own[-1] in ("embed", "expert_embed") else 1
 
 
 def based_on_itself(cfg: ModelConfig) -> ModelConfig:

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optax chain: clip, update rule, decoupled weight decay, schedule."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 from podium.config import (
@@ -13,11 +15,10 @@ from podium.config import (
     MuonConfig,
     OptimConfig,
 )
+from podium.models.axes import STACKED, is_matrix
 from podium.models.width import Ratios, muon_factor, step_factor
 
-STACKED = ("repeats", "layers", "experts")  # leading axes: many kernels in one array
-# Names of parameters; vectors are not decayed.
-NO_DECAY = ("bias", "scale", "choice_bias", "magnitude")
+Axes = tuple[str | None, ...]
 
 
 def make_optimizer(
@@ -25,9 +26,10 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The chain for parameters whose logical axes are `axes` (a tree of tuples).
 
-    Weight decay is multiplied by the current learning rate and leaves norms and
-    biases alone. The order is clip -> rule -> decay -> -lr, as in optax.adamw. `wider`,
-    the model over its base, puts the factors of `models/width.py` behind the rule.
+    Weight decay is multiplied by the current learning rate. Kernels and tables decay,
+    vectors (norms, biases) do not, as in nanoGPT. The order is clip -> rule -> decay ->
+    -lr, as in optax.adamw. `wider`, the model over its base, puts the factors of
+    `models/width.py` behind the rule.
     """
     return optax.chain(make_clip(cfg), make_rule(cfg, schedule, axes, wider))
 
@@ -42,24 +44,26 @@ def make_rule(
     cfg: OptimConfig, schedule: optax.Schedule, axes: Any, wider: Ratios | None = None
 ) -> optax.GradientTransformation:
     """The second link: the update rule, decay and rate, for parameters of these axes."""
-    if isinstance(cfg.optimizer, MuonConfig):
-        return _muon(cfg.optimizer, cfg.weight_decay, schedule, axes, wider)
     return optax.chain(
-        *_directions(cfg.optimizer, wider),
-        *([] if wider is None else [_scale_by_width(wider, axes)]),
-        optax.add_decayed_weights(cfg.weight_decay, mask=_decay_mask(axes)),
+        *_directions(cfg.optimizer, axes, wider),
+        *([] if wider is None else [_scale_by_width(cfg, wider, axes)]),
+        optax.add_decayed_weights(cfg.weight_decay, mask=_map(is_matrix, axes)),
         optax.scale_by_learning_rate(schedule),
     )
 
 
 def _directions(
-    o: AdamWConfig | LionConfig | AdafactorConfig, wider: Ratios | None
+    o: AdamWConfig | LionConfig | AdafactorConfig | MuonConfig,
+    axes: Any,
+    wider: Ratios | None,
 ) -> list[optax.GradientTransformation]:
     """The update rule itself, without decay and rate."""
     if isinstance(o, AdamWConfig):
         return [optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=_eps(o.eps, wider))]
     if isinstance(o, LionConfig):
         return [optax.scale_by_lion(b1=o.b1, b2=o.b2)]
+    if isinstance(o, MuonConfig):
+        return [_muon(o, axes, wider)]
     return [
         optax.scale_by_factored_rms(decay_rate=o.decay_rate),
         optax.clip_by_block_rms(o.clipping_threshold),
@@ -67,40 +71,21 @@ def _directions(
 
 
 def _muon(
-    o: MuonConfig,
-    weight_decay: float,
-    schedule: optax.Schedule,
-    axes: Any,
-    wider: Ratios | None,
+    o: MuonConfig, axes: Any, wider: Ratios | None
 ) -> optax.GradientTransformation:
     from optax import contrib
 
-    dimensions = _muon_dimensions(axes)
-
-    def muon(rate: Any, decay: float, mask: Any) -> optax.GradientTransformation:
-        return contrib.muon(
-            rate,
-            beta=o.beta,
-            ns_steps=o.ns_steps,
-            eps=_eps(1e-8, wider),
-            weight_decay=decay,
-            weight_decay_mask=mask,
-            adam_b1=o.b1,
-            adam_b2=o.b2,
-            adam_weight_decay=decay,
-            muon_weight_dimension_numbers=dimensions,
-            # 0.2 * sqrt(max(fan_in, fan_out)): AdamW's learning rates carry over,
-            # Moonlight arXiv:2502.16982 section 2.2.
-            consistent_rms=0.2,
-        )
-
-    if wider is None:
-        return muon(schedule, weight_decay, _decay_mask(axes))
-    return optax.chain(
-        muon(-1.0, 0.0, None),  # the direction alone
-        _scale_by_width(wider, axes, dimensions),
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_learning_rate(schedule),
+    return contrib.muon(
+        -1.0,  # the direction alone
+        beta=o.beta,
+        ns_steps=o.ns_steps,
+        eps=_eps(1e-8, wider),
+        adam_b1=o.b1,
+        adam_b2=o.b2,
+        muon_weight_dimension_numbers=_map(_muon_dimensions, axes),
+        # 0.2 * sqrt(max(fan_in, fan_out)): AdamW's learning rates carry over,
+        # Moonlight arXiv:2502.16982 section 2.2.
+        consistent_rms=0.2,
     )
 
 
@@ -110,52 +95,38 @@ def _eps(eps: float, wider: Ratios | None) -> float:
 
 
 def _scale_by_width(
-    wider: Ratios, axes: Any, muon_dimensions: Any = None
+    cfg: OptimConfig, wider: Ratios, axes: Any
 ) -> optax.GradientTransformation:
     """The step of every parameter times its factor, see `models/width.py`."""
+    is_muon = isinstance(cfg.optimizer, MuonConfig)
 
-    def scaled(name: str, of: tuple[str | None, ...], update: Any, is_muon: bool):
-        if is_muon:
-            factor = muon_factor(wider, name, of, update.shape)
+    def scaled(of: Axes, update: Any):
+        if is_muon and _muon_dimensions(of) is not None:
+            factor = muon_factor(wider, of, update.shape)
         else:
-            factor = step_factor(wider, name, of)
+            factor = step_factor(wider, of)
         return update if factor == 1.0 else update * factor
 
-    def walk(of: Any, updates: Any, muon: Any, name: str = "") -> Any:
-        if not isinstance(of, dict):
-            return scaled(name, of, updates, muon is not None)
-        inner = muon if isinstance(muon, dict) else dict.fromkeys(of)
-        return {key: walk(of[key], updates[key], inner[key], key) for key in of}
-
-    return optax.stateless(lambda updates, _: walk(axes, updates, muon_dimensions))
+    return optax.stateless(lambda updates, _: _map(scaled, axes, updates))
 
 
-def _decay_mask(axes: Any) -> Any:
-    return _map_named(lambda name, _: name not in NO_DECAY, axes)
-
-
-def _muon_dimensions(axes: Any) -> Any:
+def _muon_dimensions(of: Axes) -> Any:
     """Kernels as matrices: the model width on one side, all other dims on the other.
 
-    Embeddings, norms and biases are None: they take the AdamW part.
+    The token table, the head, norms and biases are None: they take the AdamW part.
     """
     from optax.contrib import MuonDimensionNumbers
 
-    def numbers(name: str, dims: tuple[str | None, ...]):
-        inner = [i for i, d in enumerate(dims) if d not in STACKED]
-        if name in NO_DECAY or "vocab" in dims or len(inner) < 2:
-            return None
-        embed = [i for i in inner if dims[i] in ("embed", "expert_embed", "latent")]
-        other = [i for i in inner if i not in embed]
-        if not embed or not other:
-            return None
-        first, second = (embed, other) if embed[0] < other[0] else (other, embed)
-        return MuonDimensionNumbers(tuple(first), tuple(second))
-
-    return _map_named(numbers, axes)
+    if "vocab" in of or not is_matrix(of):
+        return None
+    inner = [i for i, axis in enumerate(of) if axis not in STACKED]
+    embed = [i for i in inner if of[i] in ("embed", "expert_embed", "latent")]
+    other = [i for i in inner if i not in embed]
+    if not embed or not other:
+        return None
+    first, second = (embed, other) if embed[0] < other[0] else (other, embed)
+    return MuonDimensionNumbers(tuple(first), tuple(second))
 
 
-def _map_named(fn, axes: Any, name: str = "") -> Any:
-    if isinstance(axes, dict):
-        return {k: _map_named(fn, v, k) for k, v in axes.items()}
-    return fn(name, axes)
+def _map(fn: Callable[..., Any], axes: Any, *trees: Any) -> Any:
+    return jax.tree.map(fn, axes, *trees, is_leaf=lambda x: isinstance(x, tuple))

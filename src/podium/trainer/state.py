@@ -16,6 +16,7 @@ from podium.config import TrainConfig
 from podium.config_lora import Lora
 from podium.config_model import ModelConfig
 from podium.models import adapters, bind
+from podium.models.axes import is_matrix
 from podium.sharding.rules import ShardingRules
 from podium.trainer.guard import nothing_yet
 from podium.trainer.update import on_host
@@ -118,11 +119,7 @@ def layout(
     axes = jax.tree_util.tree_leaves_with_path(
         model.axes, is_leaf=lambda x: isinstance(x, tuple)
     )
-    kernels = {
-        _dict_path(path)
-        for path, named in axes
-        if sum(axis not in ("repeats", "layers") for axis in named) > 1
-    }
+    kernels = {_dict_path(path) for path, named in axes if is_matrix(named)}
 
     def moment(path: tuple, leaf: Any) -> NamedSharding:
         # Adafactor keeps row and column means, of other shapes: small, replicated.
