@@ -34,6 +34,17 @@ def _eight_devices():
     assert jax.device_count() == 8, "the tests need 8 virtual CPU devices"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory):
+    """A worker's tests compile many programs twice: the second time they are read.
+
+    Of one worker and one session, as what two write at once, jax may read half-written.
+    """
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 @pytest.fixture(scope="module")
 def standard_promotion():
     """For tests that run optax's transformations, which mix dtypes on purpose."""
