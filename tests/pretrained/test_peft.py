@@ -83,3 +83,11 @@ def test_a_run_without_adapters_has_none_for_peft(tmp_path):
     run = imported("llama_2_7b", tmp_path / "full")
     with pytest.raises(ConfigError, match="no adapters; export it with --to=hf"):
         plan_peft(plan_export(run, 0))
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_adapters_on_shared_experts_are_refused(kind, tmp_path):
+    """peft 0.21.2 gives the logits of the model without them, or an error of its own."""
+    run = adapted("deepseek_v2_lite", kind, tmp_path, targets=("mlp/shared/*",))
+    with pytest.raises(ConfigError, match=r"shared_experts\.\w+, which peft mistakes"):
+        plan_peft(plan_export(run, 0))

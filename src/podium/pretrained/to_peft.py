@@ -44,7 +44,8 @@ class Peft(NamedTuple):
 
 
 def plan_peft(plan: Plan) -> Peft:
-    """The adapters of a planned export. Raises ConfigError where there are none."""
+    """The adapters of a planned export. Raises ConfigError where there are none, or such
+    as peft would not load."""
     params = plan.params
     if not isinstance(params, AdaptedParams):
         raise ConfigError(
@@ -58,7 +59,19 @@ def plan_peft(plan: Plan) -> Peft:
             continue
         modules[tensor.name.removesuffix(".weight")] = tensor
     names = [tensor.name.removesuffix(".weight") for tensor in everything]
+    _check_experts(plan.workdir, modules, names)
     return Peft(plan, params, modules, _config(params, plan.family, modules, names))
+
+
+def _check_experts(workdir: Any, modules: dict[str, Tensor], names: list[str]) -> None:
+    """peft 0.21 takes gate_proj and the like for the experts', by their ends: adapters of
+    LoRA are lost with a warning, those of DoRA refused."""
+    mine = next((name for name in modules if ".mlp." in name), None)
+    if mine and any(".experts." in name for name in names):
+        raise ConfigError(
+            f"{workdir} has adapters on {mine}, which peft mistakes for the experts' own; "
+            "export the merged model with --to=hf, or train adapters of attention/* alone"
+        )
 
 
 def export_peft(peft: Peft, output: str | Path, dtype: str) -> int:
