@@ -3,6 +3,7 @@
 """Sweeps for real: tiny runs, Optuna, a kill in the middle."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -185,3 +186,15 @@ def test_the_shipped_sweep_is_one_of_its_config():
     found = sweep.load_sweep("configs/sweeps/quickstart.py")
     check_space(found, cli.load_config(BASE))
     assert found.stopping == MedianStopping()
+
+
+def test_what_differs_from_the_sweep_before_is_named(tmp_path):
+    search = sweep.load_sweep("configs/sweeps/quickstart.py")
+    cfg = cli.load_config("configs/quickstart.py")
+    sweep._check_same(search, cfg, tmp_path, is_report=False)
+    now = dataclasses.replace(cfg, num_steps=31)
+    with pytest.raises(ConfigError, match="config: num_steps was 500, is 31; use"):
+        sweep._check_same(search, now, tmp_path, is_report=False)
+    other = dataclasses.replace(search, metric="loss")
+    with pytest.raises(ConfigError, match="sweep: metric was eval_loss, is loss; use"):
+        sweep._check_same(other, cfg, tmp_path, is_report=False)
