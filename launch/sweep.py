@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import build, sweep_report, sweep_vertex, vertex
+from launch import build, jobs, sweep_report, sweep_vertex, vertex
 from launch.sweep_local import LocalSweep, open_study
 from launch.text import to_yaml
 from podium import cli
@@ -19,6 +19,7 @@ from podium.config import TrainConfig
 from podium.config_dict import to_json_dict
 from podium.config_sweep import SweepConfig, check_space
 from podium.errors import ConfigError
+from podium.tracking_start import flat
 from podium.train import prepare_text
 
 _EXAMPLE = """example:
@@ -99,6 +100,7 @@ def _in_cloud(
     job, is_new = sweep_vertex.submit(cloud, request)
     what = "submitted" if is_new else "is there already, as asked for"
     vertex.step("sweep", f"{sweep_vertex.id_of(job)} {what}")
+    vertex.step("console", jobs.console_link(cloud, job))
     rows = sweep_vertex.follow(cloud, job, sweep)
     workdir.mkdir(parents=True, exist_ok=True)
     return _show(rows, sweep, workdir)
@@ -135,9 +137,13 @@ def _check_same(
     before = json.loads(path.read_text())
     for part in ("sweep", "config"):
         if before[part] != now[part]:
+            old, new = flat(before[part]), flat(now[part])
+            names = dict.fromkeys([*old, *new])
+            name = next(n for n in names if old.get(n) != new.get(n))
             raise ConfigError(
-                f"{workdir} holds a sweep with another {part}; use another --workdir, or "
-                f"what {path} says"
+                f"{workdir} holds a sweep with another {part}: {name} was "
+                f"{old.get(name, 'not there')}, is {new.get(name, 'not there')}; use "
+                f"another --workdir, or what {path} says"
             )
 
 

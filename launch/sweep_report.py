@@ -113,12 +113,17 @@ def plot(rows: list[Row], sweep: SweepConfig, path: Path) -> Path:
     places = list(grid.flat)
     _points(places[0], [row.number for row in shown], shown)
     _best_so_far(places[0], shown, sweep)
+    places[0].xaxis.get_major_locator().set_params(integer=True)
     places[0].set(xlabel="trial", ylabel=sweep.metric)
     for axes, key in zip(places[1:], keys, strict=False):
         choices = sweep.space[key]
         if isinstance(choices, Range):
             xs: list[Any] = [row.params[key] for row in shown]
             axes.set_xscale(choices.scale)
+            # Within a decade matplotlib's own labels lie on one another.
+            if choices.scale == "log" and xs and max(xs) < 10 * min(xs):
+                axes.xaxis.set_minor_formatter("{x:g}")
+                axes.tick_params(axis="x", which="both", labelrotation=45, labelsize=8)
         else:
             xs = [choices.values.index(row.params[key]) for row in shown]
             axes.set_xticks(range(len(choices.values)), map(str, choices.values))

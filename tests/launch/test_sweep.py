@@ -3,6 +3,7 @@
 """Sweeps for real: tiny runs, Optuna, a kill in the middle."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -185,3 +186,40 @@ def test_the_shipped_sweep_is_one_of_its_config():
     found = sweep.load_sweep("configs/sweeps/quickstart.py")
     check_space(found, cli.load_config(BASE))
     assert found.stopping == MedianStopping()
+
+
+def test_what_differs_from_the_sweep_before_is_named(tmp_path):
+    search = sweep.load_sweep("configs/sweeps/quickstart.py")
+    cfg = cli.load_config("configs/quickstart.py")
+    sweep._check_same(search, cfg, tmp_path, is_report=False)
+    now = dataclasses.replace(cfg, num_steps=31)
+    with pytest.raises(ConfigError, match="config: num_steps was 500, is 31; use"):
+        sweep._check_same(search, now, tmp_path, is_report=False)
+    other = dataclasses.replace(search, metric="loss")
+    with pytest.raises(ConfigError, match="sweep: metric was eval_loss, is loss; use"):
+        sweep._check_same(other, cfg, tmp_path, is_report=False)
+
+
+def test_labels_of_a_narrow_search_do_not_lie_on_one_another(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.pyplot.close", drawn.append)
+    found = SweepConfig(space={"optim.peak_lr": Range(5e-4, 2e-2, scale="log")})
+    rates = enumerate((0.0038, 0.00373, 0.0025))
+    rows = [
+        sweep_report.Row(i, {"optim.peak_lr": lr}, 5.0 + i, 30, "done")
+        for i, lr in rates
+    ]
+    sweep_report.plot(rows, found, tmp_path / "sweep.png")
+    trials, rate = drawn[0].axes
+    assert all(float(tick).is_integer() for tick in trials.get_xticks())
+    low, high = rate.get_xlim()
+    labels = [
+        x for x in rate.get_xticklabels(which="both") if low <= x.get_position()[0]
+    ]
+    boxes = [
+        x.get_window_extent().transformed(drawn[0].dpi_scale_trans.inverted())
+        for x in labels
+        if x.get_text() and x.get_position()[0] <= high
+    ]
+    assert len(boxes) > 2
+    assert all(box.y1 - box.y0 > 0.2 for box in boxes)  # inches: turned by 45 degrees

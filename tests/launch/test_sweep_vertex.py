@@ -68,6 +68,8 @@ def test_a_sweep_is_one_job_of_the_runs_own_trials(google, flags, tmp_path, caps
     out, err = capsys.readouterr()
     (sent,) = google.sweeps.values()
     assert google.count(SUBMIT) == 1
+    number = sent["name"].rpartition("/")[2]
+    assert f"/training/{number}?project=my-project" in err
     sent = {key: sent[key] for key in printed}
     kind = types.HyperparameterTuningJob
     assert kind.from_json(json.dumps(sent)) == kind.from_json(json.dumps(printed))
