@@ -10,6 +10,7 @@ from typing import Any
 from podium import cli
 from podium.config import TrainConfig
 from podium.errors import ConfigError
+from podium.sharding_tables import secs_text, size_text
 from profiling import plan_cache
 
 
@@ -26,18 +27,20 @@ def consult(cfg: TrainConfig, topology: str, flags: list[str], *, is_made: bool)
         plan = _make(cfg, topology, flags)
     if not plan["fits"]:
         needs = (
-            _size(plan["hbm_bytes_per_chip"]) if plan["hbm_bytes_per_chip"] else "more"
+            size_text(plan["hbm_bytes_per_chip"])
+            if plan["hbm_bytes_per_chip"]
+            else "more"
         )
         change = (plan.get("proposal") or {}).get("change")
         raise ConfigError(
             f"this run does not fit {topology}: a chip needs {needs} of "
-            f"{_size(plan['hbm_capacity_bytes'])}; "
+            f"{size_text(plan['hbm_capacity_bytes'])}; "
             + (f"this fits: {change}" if change else "take a larger slice")
         )
     return (
-        f"fits, {_size(plan['hbm_bytes_per_chip'])} of "
-        f"{_size(plan['hbm_capacity_bytes'])} a chip; a step of at least "
-        f"{plan['step_secs']:.3g} s, at most {plan['tokens_per_sec_per_chip']:,.0f} "
+        f"fits, {size_text(plan['hbm_bytes_per_chip'])} of "
+        f"{size_text(plan['hbm_capacity_bytes'])} a chip; a step of at least "
+        f"{secs_text(plan['step_secs'])}, at most {plan['tokens_per_sec_per_chip']:,.0f} "
         f"tokens/s a chip, MFU {plan['mfu_bound']:.0%}"
     )
 
@@ -62,7 +65,3 @@ def _make(cfg: TrainConfig, topology: str, flags: list[str]) -> dict[str, Any]:
             f"above); try it alone: python {' '.join(command)}"
         )
     return plan
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.1f} GiB"

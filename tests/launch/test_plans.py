@@ -46,7 +46,7 @@ def test_a_cached_plan_is_told(capsys):
     plan_cache.save(cli.load_config(CONFIG), "v5e-8", FITS)
     assert dry_run("--slice=v5e-8") == 0
     assert (
-        "plan      fits, 1.0 GiB of 15.8 GiB a chip; a step of at least 0.0123 s, at "
+        "plan      fits, 1.00 GiB of 15.75 GiB a chip; a step of at least 12.30 ms, at "
         "most 12,346 tokens/s a chip, MFU 46%\n" in capsys.readouterr().err
     )
 
@@ -56,7 +56,7 @@ def test_a_run_that_cannot_fit_is_refused_with_what_does(capsys):
     with pytest.raises(ConfigError) as error:
         dry_run("--slice=v5e-8", "--config.num_steps=3000")  # no step depends on it
     assert str(error.value) == (
-        "this run does not fit v5e-8: a chip needs 20.0 GiB of 15.8 GiB; this fits: "
+        "this run does not fit v5e-8: a chip needs 20.00 GiB of 15.75 GiB; this fits: "
         "--config.model.remat=full"
     )
     assert not capsys.readouterr().out
