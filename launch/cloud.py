@@ -218,4 +218,4 @@ def _is_of_the_cloud(error: Exception) -> bool:
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {said(error, 120)}"
+    return f"{type(error).__name__}: {said(error, 120).rstrip('.')}"

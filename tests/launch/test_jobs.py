@@ -146,6 +146,7 @@ def test_a_lost_request_or_a_lost_answer_makes_one_job(launch, google, code, lat
     assert len(google.jobs) == 1
     assert google.count(SUBMIT) == (1 if late else 4)
     assert any(line.startswith("submit: ") and "again in" in line for line in said)
+    assert not any(".;" in line for line in said)
 
 
 def test_a_lost_answer_of_a_job_that_failed_at_once_makes_one_job_too(launch, google):
