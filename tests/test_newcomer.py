@@ -512,7 +512,7 @@ def test_a_signal_while_tokenizing_is_one_line_and_75(home, tmp_path, number):
         [
             *(sys.executable, "-m", "podium.train"),
             *arguments(home, number.name, f"--config.data.text={tmp_path}"),
-            "--config.data.tokenizer=bpe:8192",
+            *("--config.data.tokenizer=bpe:8192", "--config.model.vocab_size=8192"),
         ],
         stderr=subprocess.PIPE,
         text=True,
