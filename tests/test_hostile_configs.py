@@ -231,8 +231,9 @@ def test_any_value_anywhere_in_a_config_is_taken_at_its_word_or_refused(data):
             if how == "set":
                 at[key] = data.draw(JSON)
                 changed.append((path, at[key]))
-            elif how == "delete":
+            elif how == "delete":  # then it has its default, and all inside it
                 del at[key]
+                changed.clear()
             else:
                 at[data.draw(TEXT)] = data.draw(JSON)
             break
