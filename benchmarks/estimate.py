@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import report
-from benchmarks.published_runs import RUNS
+from benchmarks.published_runs import OFFLOADED, RUNS
 from podium import cli
 from podium.aot import compile as aot
 from podium.aot.chips import parse_slice
@@ -33,7 +33,6 @@ PIPELINES = (
     ("Llama 3 70B, 4 stages", {"stage": 4, "fsdp": 32}, 1),
     ("Llama 3 70B, 4 stages, 2 repeats", {"stage": 4, "fsdp": 32}, 2),
 )
-OFFLOADED = "block_input:host,qkv:host,attention_out:host"
 RINGS = (
     ("Llama 3.1 8B, ring of 4", {"fsdp": 64, "context": 4}, OFFLOADED, 1),
     ("Llama 3.1 8B, ring of 8", {"fsdp": 32, "context": 8}, "dots", 4),

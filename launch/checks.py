@@ -16,6 +16,7 @@ from podium.config import TrainConfig
 from podium.config_launch import LaunchConfig
 from podium.errors import ConfigError
 from podium.text_tokens import check_text_tokens
+from podium.tokenizer_name import is_path
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
@@ -130,8 +131,7 @@ def check_text(cfg: TrainConfig, overrides: dict[str, str], root: Path) -> None:
     if text is not None and text != "None" and not text.startswith("tfds:"):
         _check_inside("data.text", text, root)
     check_text_tokens(cfg)
-    is_file = tokenizer != "bytes" and not tokenizer.startswith("bpe:")
-    if is_file and not cfg.data.paths:
+    if is_path(tokenizer) and not cfg.data.paths:
         _check_inside("data.tokenizer", tokenizer, root)
 
 

@@ -48,13 +48,14 @@ def search(
         and sum(row["fits"] for row in compiled) < num_compiled
     ):
         done = sum(row["fits"] for row in compiled)
-        cli.say(f"plan: {done} of {num_compiled} layouts; next {_flags(best[0], cfg)}")
+        flags = _flags(best[0].candidate.settings(cfg))
+        cli.say(f"plan: {done} of {num_compiled} layouts; next {flags}")
         compiled.append(_compile(best.pop(0), cfg, where, tokens))
     compiled.sort(key=lambda row: (not row["fits"], row.get("step_secs", 0.0)))
     quantized, mine = cfg.model.quantization, own(cfg, where)
     my_row = _guess(mine, cfg, where)
-    if num_compiled and not mine.reason:
-        cli.say(f"plan: last the config's own, {_flags(mine, cfg)}")
+    if num_compiled and mine.fits:
+        cli.say(f"plan: last the config's own, {_flags(my_row['settings'])}")
         my_row = _compile(mine, cfg, where, tokens)
     return {
         "topology": where.name,
@@ -76,8 +77,7 @@ def search(
     }
 
 
-def _flags(e: Estimated, cfg: TrainConfig) -> str:
-    settings = e.candidate.settings(cfg)
+def _flags(settings: dict[str, int | str]) -> str:
     return " ".join(f"--config.{name}={value}" for name, value in settings.items())
 
 
@@ -177,11 +177,10 @@ def print_search(found: dict[str, Any]) -> None:
         more = sum(row["candidates"] for row in rest)
         print(f"  {more:>7,} cannot: {len(rest)} more reasons (--json)")
     if (larger := found["larger"]) is not None:
-        flags = [f"--config.{k}={v}" for k, v in larger["settings"].items()]
         print(
             f"By the estimate a larger slice fits, in "
             f"{size_text(larger['estimated']['hbm_bytes_per_chip'])} a chip: "
-            f"--topology={larger['topology']} {' '.join(flags)}"
+            f"--topology={larger['topology']} {_flags(larger['settings'])}"
         )
     rows = found["compiled"] + found["next_best"]
     if not rows:

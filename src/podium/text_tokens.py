@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tokens of raw text, known before it is prepared: no jax, no pass over the text."""
 
-from pathlib import Path
-
 from podium.config import TrainConfig
 from podium.errors import ConfigError
+from podium.tokenizer_name import BYTES_AND_EOS, bpe_size, check_name, is_path
 
 
 def check_text_tokens(cfg: TrainConfig) -> None:
@@ -25,21 +24,9 @@ def check_text_tokens(cfg: TrainConfig) -> None:
 
 
 def _tokens(name: str) -> int:
-    kind, _, size = name.partition(":")
-    if name == "bytes":
-        return 257
-    if kind == "bpe":
-        if not size.isdecimal() or int(size) < 257:
-            raise ConfigError(
-                f"data.tokenizer is {name}; expected a size of at least 257 (256 bytes "
-                "and the end of a document), e.g. bpe:8192"
-            )
-        return int(size)
-    if not Path(name).exists():
-        raise ConfigError(
-            f"data.tokenizer is {name!r}, and there is no such file; expected bytes, "
-            "bpe:SIZE or the path of a tokenizer.json"
-        )
-    from podium.tokenizer import huggingface_tokenizer
+    check_name(name, f"--config.data.tokenizer={name}")
+    if is_path(name):
+        from podium.tokenizer import huggingface_tokenizer
 
-    return huggingface_tokenizer(name).vocab_size
+        return huggingface_tokenizer(name).vocab_size
+    return bpe_size(name) or BYTES_AND_EOS

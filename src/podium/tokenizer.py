@@ -24,6 +24,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from podium.errors import ConfigError, DataError
 from podium.input.manifest import TokenizerInfo, load_manifest, token_dtype_for
 from podium.storage import open_folder
+from podium.tokenizer_name import BYTES_AND_EOS, check_name
 from podium.tokenizer_words import WordEncoder, is_byte_level
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -110,7 +111,7 @@ class _BytesTokenizer(Tokenizer):
 
     info = TokenizerInfo(
         kind="bytes",
-        vocab_size=257,
+        vocab_size=BYTES_AND_EOS,
         sha256=hashlib.sha256(b"bytes").hexdigest(),
         file=None,
         bos_id=None,
@@ -226,10 +227,7 @@ def train_bpe(
     often each word occurs, not on the order of the texts. Raises ConfigError where the
     texts hold too little for so many tokens, unless fewer will do (`is_at_most`).
     """
-    if vocab_size < 257:
-        raise ConfigError(
-            f"tokenizer bpe:{vocab_size}: at least 257 (256 bytes and the end of text)"
-        )
+    check_name(f"bpe:{vocab_size}", f"tokenizer bpe:{vocab_size}")
     tok = tokenizers.Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()

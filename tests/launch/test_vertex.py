@@ -203,11 +203,11 @@ def test_a_prebuilt_image_gets_the_checkout_as_an_archive(capsys):
         ),
         (
             [*WHERE, "--slice=v5e-8", "--config.data.tokenizer=bpe:x"],
-            "data.tokenizer is bpe:x; expected a size of at least 257",
+            "--config.data.tokenizer=bpe:x: expected a size, e.g. bpe:8192",
         ),
         (
             [*WHERE, "--slice=v5e-8", "--config.data.tokenizer=my.json"],
-            "data.tokenizer is 'my.json', and there is no such file",
+            "--config.data.tokenizer=my.json: no such file; expected bytes,",
         ),
         (
             [*WHERE, "--slice=v5e-8", "--config.init_from=runs/quickstart"],

@@ -3,10 +3,10 @@
 """What to prepare, from what, how."""
 
 import dataclasses
-import os
 from typing import Literal
 
 from podium.errors import ConfigError
+from podium.tokenizer_name import bpe_size, check_name, is_path
 
 DEFAULT_BPE_SIZE = 8192
 
@@ -56,32 +56,19 @@ class PrepareSpec:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"--{name}={value}: expected at least {low}")
-        name = self.tokenizer or ""
-        if self.bpe_size is None and name.startswith("bpe:"):
-            raise ConfigError(
-                f"--tokenizer={self.tokenizer}: expected a size, e.g. bpe:8192"
-            )
-        if self.bpe_size is not None and self.bpe_size < 257:
-            raise ConfigError(
-                f"--tokenizer={self.tokenizer}: at least 257, for 256 bytes and the "
-                "end of a document"
-            )
-        is_path = name != "bytes" and self.bpe_size is None
-        if is_path and not os.path.exists(name):
-            raise ConfigError(
-                f"--tokenizer={self.tokenizer}: no such file; expected bytes, bpe:SIZE "
-                "or the path of a tokenizer.json"
-            )
-        if self.eos is not None and not is_path:
+        if self.tokenizer is not None:
+            check_name(self.tokenizer, f"--tokenizer={self.tokenizer}")
+        has_file = self.tokenizer is not None and is_path(self.tokenizer)
+        if self.eos is not None and not has_file:
             raise ConfigError("--eos only goes with a tokenizer.json; drop it")
-        self._check_chat(is_path)
+        self._check_chat(has_file)
 
-    def _check_chat(self, is_path: bool) -> None:
+    def _check_chat(self, has_file: bool) -> None:
         if self.chat is None:
             if self.max_tokens is not None:
                 raise ConfigError("--max_tokens only goes with --chat; drop it")
             return
-        if not is_path:
+        if not has_file:
             raise ConfigError(
                 "--chat needs the tokenizer.json of the model that is to learn, e.g. "
                 "--tokenizer=runs/model/tokenizer.json"
@@ -100,5 +87,4 @@ class PrepareSpec:
         """SIZE of bpe:SIZE; None for another tokenizer."""
         if self.tokenizer is None:
             return DEFAULT_BPE_SIZE
-        kind, _, size = self.tokenizer.partition(":")
-        return int(size) if kind == "bpe" and size.isdecimal() else None
+        return bpe_size(self.tokenizer)
