@@ -140,7 +140,7 @@ def test_a_refusal_without_a_permission_still_names_a_role(launch, google):
 @pytest.mark.parametrize("code", [0, 500, 503, 504])
 @pytest.mark.parametrize("late", [False, True])
 def test_a_lost_request_or_a_lost_answer_makes_one_job(launch, google, code, late):
-    google.fail(SUBMIT, code, times=1 if late else 3, late=late)
+    google.fail(SUBMIT, code, "It is down.", times=1 if late else 3, late=late)
     exit_code, said = launch(*COMMAND)
     assert exit_code == 0
     assert len(google.jobs) == 1
