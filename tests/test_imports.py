@@ -27,6 +27,7 @@ ALLOWED = {
         "storage",
         "chat_template",
         "tokenizer",
+        "tokenizer_name",
         "tokenizer_words",
         "preparation",
     },
@@ -42,7 +43,7 @@ WITHOUT_JAX = [
     "starts",
     "code_commit",
     "mesh_name",
-    *("endpoints", "tracking_start", "lean_package", "text_tokens"),
+    *("endpoints", "tracking_start", "lean_package", "text_tokens", "tokenizer_name"),
 ]
 
 
