@@ -123,9 +123,10 @@ def main(argv: Sequence[str]) -> int:
             tell(Outcome(name_of(mesh), {}, skipped=reason))
     if not meshes:
         raise ConfigError("this config fits none of the meshes, for the reasons above")
+    count = f"{len(meshes)} meshes" if len(meshes) > 1 else name_of(meshes[0])
     print(
-        f"parity: {args.steps} steps on one device, then on {len(meshes)} meshes; each "
-        "compiles a step of its own",
+        f"parity: {args.steps} steps on one device, then on {count}; each compiles a step "
+        "of its own",
         file=sys.stderr,
     )
     if not args.full:

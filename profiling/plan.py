@@ -150,7 +150,7 @@ def make_plan(
 
     from podium.aot import hbm
     from podium.models import flops
-    from podium.sharding.mesh import fit
+    from podium.sharding.mesh import fit_slices
     from podium.trainer.setup import setup
 
     params, quantized = flops.param_count(cfg.model), cfg.model.quantization
@@ -166,7 +166,8 @@ def make_plan(
         "hbm_bytes_per_chip": 0,
         "hbm_capacity_bytes": where.chip.device_hbm_bytes * where.chip.devices_per_chip,
     }
-    fit(cfg.mesh, where.num_devices)  # before libtpu describes the slice
+    # Before libtpu describes the slice.
+    fit_slices(cfg.mesh, where.num_devices, where.num_slices)
     parts = setup(cfg, aot.devices(where))
     plan["mesh"] = {k: v for k, v in parts.mesh.shape.items() if v > 1}
     if cfg.lora is not None:
