@@ -346,9 +346,9 @@ def _print(plan: dict[str, Any]) -> None:
     )
     print(
         f"At most {plan['tokens_per_sec_per_chip']:,.0f} tokens/s a chip, MFU "
-        f"{plan['mfu_bound']:.1%} ({4 if trained else 6} * parameters * tokens: "
-        f"{plan['mfu_bound_6nd']:.1%}; if all that is asynchronous were hidden: "
-        f"{plan['mfu_bound_6nd_async_hidden']:.1%})"
+        f"{plan['mfu_bound']:.1%}; by {4 if trained else 6} * parameters * tokens "
+        f"{plan['mfu_bound_6nd']:.1%}, if all that is asynchronous were hidden "
+        f"{plan['mfu_bound_6nd_async_hidden']:.1%}"
     )
     if kind := plan["quantization"]:
         print(
