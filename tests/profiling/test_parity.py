@@ -33,10 +33,17 @@ from profiling.shrink import parts_for, shrink
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
+
+def shallow(cfg: TrainConfig, num_layers: int = 2) -> TrainConfig:
+    """Of few layers: on a CPU every token meets every expert, and a step takes seconds."""
+    model = dataclasses.replace(cfg.model, num_layers=num_layers)
+    return dataclasses.replace(cfg, model=model)
+
+
 DENSE = shrink(TrainConfig())
 GEMMA = shrink(TrainConfig(model=FAMILIES["gemma_2_2b"]()))
-LATENT = shrink(TrainConfig(model=FAMILIES["deepseek_v3"]()))
-MIXTRAL = shrink(TrainConfig(model=ModelConfig(mlp=MoeConfig())))
+LATENT = shallow(shrink(TrainConfig(model=FAMILIES["deepseek_v3"]())), num_layers=3)
+MIXTRAL = shallow(shrink(TrainConfig(model=ModelConfig(mlp=MoeConfig()))))
 DEEPSEEK = MoeConfig(
     num_experts=16,
     num_shared_experts=1,
@@ -50,7 +57,7 @@ MODELS = {"dense": DENSE, "moe": MIXTRAL}
 
 
 def with_experts(moe: MoeConfig, **changes) -> TrainConfig:
-    return shrink(TrainConfig(model=ModelConfig(mlp=moe), **changes))
+    return shallow(shrink(TrainConfig(model=ModelConfig(mlp=moe), **changes)))
 
 
 def with_pipeline(pipeline: PipelineConfig) -> TrainConfig:
