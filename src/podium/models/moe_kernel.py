@@ -43,8 +43,10 @@ class ExpertKernel:
             y = y + product(product(x, self.a, False), self.b, False)
         if self.factor is None:
             return y
-        # To every row its expert's: a product too, of a single input that is 1.
-        ones = jnp.ones((*x.shape[:-1], 1), x.dtype)
+        # To every row its expert's: a product too, of a single input that is 1. It looks
+        # at x because lax.ragged_dot is batched, in a pipeline, with all operands or none.
+        one = jnp.ones((), x.dtype)
+        ones = jnp.where(x[..., :1] == 0, one, one)
         return y * product(ones, self.factor[:, None], False)
 
     def turned(self) -> "ExpertKernel":
