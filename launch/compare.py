@@ -30,9 +30,9 @@ _EXAMPLE = """examples:
   python -m launch.compare --experiment=first --project=my-project --runs=small,runs/mine
   python -m launch.compare --runs=runs/a,gs://my-bucket/runs/b
 
-A run is a name in the experiment, a folder of podium.train, or a job's in a bucket. The
-table goes to standard output; the same with the curves as a page, as CSV and as a
-picture to --output.
+A run is a name in the experiment, a folder of podium.train (beside an experiment
+written with a slash, ./mine), or a job's in a bucket. The table goes to standard output;
+the same with the curves as a page, as CSV and as a picture to --output.
 Cost is wall time at the machines' list price, or at launch.usd_per_hour.
 """
 _COLUMNS = 5  # runs beside each other in one table
@@ -94,11 +94,19 @@ def main(argv: Sequence[str]) -> int:
 def read_runs(args: argparse.Namespace) -> list[Run]:
     """In the order given; those of the experiment otherwise, oldest first."""
     asked = [name for name in (args.runs or "").split(",") if name]
-    found = {n: from_bucket(n) for n in asked if n.startswith("gs://")}
-    others = [name for name in asked if name not in found]
-    found |= {n: from_folder(Path(n)) for n in others if "/" in n or Path(n).is_dir()}
-    names = [name for name in others if name not in found]
-    if args.experiment and (names or not asked):
+    names = [name for name in asked if args.experiment and "/" not in name]
+    if args.experiment and asked and not names:
+        raise ConfigError(
+            f"--experiment={args.experiment} has none of --runs={args.runs}; name one "
+            "of its runs too, or leave one of the two flags away"
+        )
+    found = {}
+    for name in asked:
+        if name.startswith("gs://"):
+            found[name] = from_bucket(name)
+        elif name not in names:
+            found[name] = from_folder(Path(name))
+    if args.experiment:
         if not args.project:
             raise ConfigError(
                 "--project is missing; give the id of the Google Cloud project, or set "
@@ -107,11 +115,6 @@ def read_runs(args: argparse.Namespace) -> list[Run]:
         cloud = Cloud(args.project, args.region)
         there = from_experiment(cloud, args.experiment, names or None)
         found |= {run.name: run for run in there}
-    elif names:
-        raise ConfigError(
-            f"--runs: {names[0]} is no folder; for a run of Vertex Experiments add "
-            "--experiment=E"
-        )
     if not found:
         raise ConfigError(f"--experiment={args.experiment} has no runs yet")
     return [found[name] for name in asked] if asked else list(found.values())

@@ -45,7 +45,7 @@ def plot(runs: Sequence[Run], folder: Path) -> tuple[Path, str] | None:
                     color=f"C{i % 10}",
                     label=run.name,
                 )
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         panel.set(xlabel="step", ylabel="nats per token", title=_TITLES[metric])
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)

@@ -41,8 +41,8 @@ def from_folder(workdir: Path) -> Run:
     """Of podium.train's --workdir. Raises ConfigError."""
     if not (workdir / "metrics.jsonl").is_file():
         raise ConfigError(
-            f"{workdir} has no metrics.jsonl; --runs takes folders of podium.train, and "
-            "names of runs in --experiment"
+            f"--runs: {workdir} has no metrics.jsonl; expected a folder of podium.train, "
+            "or with --experiment=E the name of a run of it"
         )
     tree = resume.saved_config(workdir)
     rows = read_metrics(workdir)
@@ -108,8 +108,8 @@ def from_experiment(
     known = [context["display_name"] for context in found]
     if unknown := [name for name in names or [] if name not in known]:
         raise ConfigError(
-            f"--runs: {unknown[0]} is no run of {experiment}, and no folder; there are "
-            f"{', '.join(known) or 'none'}"
+            f"--runs: {unknown[0]} is no run of {experiment}; there are "
+            f"{', '.join(known) or 'none'}; a folder is written ./{unknown[0]}"
         )
     return [
         _of_context(cloud, clients, context)

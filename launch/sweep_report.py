@@ -113,7 +113,7 @@ def plot(rows: list[Row], sweep: SweepConfig, path: Path) -> Path:
     places = list(grid.flat)
     _points(places[0], [row.number for row in shown], shown)
     _best_so_far(places[0], shown, sweep)
-    places[0].xaxis.get_major_locator().set_params(integer=True)
+    places[0].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     places[0].set(xlabel="trial", ylabel=sweep.metric)
     for axes, key in zip(places[1:], keys, strict=False):
         choices = sweep.space[key]

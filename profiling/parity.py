@@ -104,6 +104,7 @@ def main(argv: Sequence[str]) -> int:
     num_devices = max(map(size_of, meshes))
     jax.config.update("jax_num_cpu_devices", num_devices)
     from podium.compile_cache import use_compile_cache
+    from podium.models.flops import param_count
     from podium.sharding.mesh import give_threads
 
     give_threads(num_devices)
@@ -123,13 +124,15 @@ def main(argv: Sequence[str]) -> int:
             tell(Outcome(name_of(mesh), {}, skipped=reason))
     if not meshes:
         raise ConfigError("this config fits none of the meshes, for the reasons above")
-    print(
-        f"parity: {args.steps} steps on one device, then on {len(meshes)} meshes; each "
-        "compiles a step of its own",
-        file=sys.stderr,
-    )
+    count = f"{len(meshes)} meshes" if len(meshes) > 1 else name_of(meshes[0])
     if not args.full:
         cfg = shrink(cfg, parts_for(map(size_of, meshes)))
+    shrunk = "" if args.full else ", shrunk from its own size (--full keeps it)"
+    print(
+        f"parity: {args.steps} steps of a model of {param_count(cfg.model):,} parameters"
+        f"{shrunk}, on one device, then on {count}; each compiles a step of its own",
+        file=sys.stderr,
+    )
     # Not while a line is printed: rich would send that to standard error too.
     at_work = Console(stderr=True).status(f"one device, then {name_of(meshes[0])}")
     found = iter(compare(cfg, meshes, steps=args.steps))
@@ -148,8 +151,8 @@ def main(argv: Sequence[str]) -> int:
     if not ran:
         raise ConfigError("no mesh was compared; --full keeps the model's own sizes")
     print(
-        f"{len(ran) - len(differ)} of {len(ran)} meshes equal one device over "
-        f"{args.steps} steps",
+        f"{len(ran) - len(differ)} of {len(ran)} equal one device over {args.steps} "
+        "steps",
         file=sys.stderr,
     )
     return cli.EXIT_FAILED if differ else 0

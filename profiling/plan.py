@@ -150,7 +150,7 @@ def make_plan(
 
     from podium.aot import hbm
     from podium.models import flops
-    from podium.sharding.mesh import fit
+    from podium.sharding.mesh import fit_slices
     from podium.trainer.setup import setup
 
     params, quantized = flops.param_count(cfg.model), cfg.model.quantization
@@ -166,7 +166,8 @@ def make_plan(
         "hbm_bytes_per_chip": 0,
         "hbm_capacity_bytes": where.chip.device_hbm_bytes * where.chip.devices_per_chip,
     }
-    fit(cfg.mesh, where.num_devices)  # before libtpu describes the slice
+    # Before libtpu describes the slice.
+    fit_slices(cfg.mesh, where.num_devices, where.num_slices)
     parts = setup(cfg, aot.devices(where))
     plan["mesh"] = {k: v for k, v in parts.mesh.shape.items() if v > 1}
     if cfg.lora is not None:
@@ -345,9 +346,9 @@ def _print(plan: dict[str, Any]) -> None:
     )
     print(
         f"At most {plan['tokens_per_sec_per_chip']:,.0f} tokens/s a chip, MFU "
-        f"{plan['mfu_bound']:.1%} ({4 if trained else 6} * parameters * tokens: "
-        f"{plan['mfu_bound_6nd']:.1%}; if all that is asynchronous were hidden: "
-        f"{plan['mfu_bound_6nd_async_hidden']:.1%})"
+        f"{plan['mfu_bound']:.1%}; by {4 if trained else 6} * parameters * tokens "
+        f"{plan['mfu_bound_6nd']:.1%}, if all that is asynchronous were hidden "
+        f"{plan['mfu_bound_6nd_async_hidden']:.1%}"
     )
     if kind := plan["quantization"]:
         print(

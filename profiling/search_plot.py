@@ -5,8 +5,10 @@
 from typing import Any
 
 from profiling.search import REMATS
+from profiling.search_report import layout_text
 
 GIB = 2**30
+_GREY = 7  # of matplotlib's ten; it stands for what does not fit
 
 
 def plot(found: dict[str, Any], path: str) -> None:
@@ -18,10 +20,10 @@ def plot(found: dict[str, Any], path: str) -> None:
     from matplotlib.ticker import FuncFormatter
 
     room = found["hbm_capacity_bytes"] / GIB
-    figure, axes = plt.subplots(figsize=(9, 5.5), dpi=150, layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 5.5), dpi=150, layout="constrained")
     points = [row for row in found["candidates"] if row["step_secs"]]
-    palette = mpl.colormaps["tab10"]
-    colors = {remat: palette(i) for i, remat in enumerate(REMATS)}
+    palette = [f"C{i}" for i in range(10) if i != _GREY]
+    colors = dict(zip(REMATS, palette, strict=False))
     over = [row for row in points if not row["fits"]]
     axes.scatter(*_xy(over), s=7, color="0.85", zorder=1, label="out of memory")
     for remat, color in colors.items():
@@ -31,7 +33,9 @@ def plot(found: dict[str, Any], path: str) -> None:
             if row["fits"] and row["settings"]["model.remat"] == remat
         ]
         if mine:
-            axes.scatter(*_xy(mine), s=12, color=[color], zorder=2, label=remat)
+            axes.scatter(
+                *_xy(mine), s=12, color=[color], alpha=0.5, lw=0, zorder=2, label=remat
+            )
     best = _frontier([row for row in points if row["fits"]])
     if best:
         axes.step(
@@ -52,6 +56,11 @@ def plot(found: dict[str, Any], path: str) -> None:
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
     _compiled(axes, found["compiled"])
+    rows = found["compiled"] + found["next_best"]
+    told = {"best": rows[0]} if rows else {}
+    told |= {row["what"]: row for row in found["alternatives"]}
+    told |= {"this config": found["own"]} if found["own"]["estimate_fits"] else {}
+    _named(axes, told)
     lows = [row["step_secs"] for row in points if row["fits"]] or [1.0]
     axes.set(
         title=f"{found['num_candidates']:,} layouts on {found['topology']}: "
@@ -66,7 +75,7 @@ def plot(found: dict[str, Any], path: str) -> None:
         put(FuncFormatter(lambda secs, _: f"{secs:g}"))
     axes.grid(alpha=0.25)
     axes.legend(
-        title="remat",
+        title="remat, and layouts by name",
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
         fontsize=8,
@@ -104,6 +113,23 @@ def _compiled(axes: Any, rows: list[dict[str, Any]]) -> None:
             zorder=6,
         )
         label = None
+
+
+def _named(axes: Any, told: dict[str, dict[str, Any]]) -> None:
+    """A ring around each layout that the table names in words, and its name in a key."""
+    for (what, row), mark in zip(told.items(), "osD^v", strict=False):
+        guess = row["estimated"]
+        axes.scatter(
+            [guess["hbm_bytes_per_chip"] / GIB],
+            [guess["step_secs"]],
+            marker=mark,
+            s=70,
+            facecolor="none",
+            edgecolor="black",
+            lw=1.3,
+            zorder=5,
+            label=f"{what}:\n{layout_text(row['settings'])}",
+        )
 
 
 def _xy(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:

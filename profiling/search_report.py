@@ -3,8 +3,8 @@
 """`profiling.plan --search`: estimate every layout, compile the best, print the table."""
 
 import math
-import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from podium import cli
@@ -15,9 +15,11 @@ from podium.sharding_tables import console, secs_text, size_text
 from profiling.plan import make_plan, quantization_line
 from profiling.proposal import larger
 from profiling.search import (
+    Candidate,
     Estimated,
     candidates,
     estimate,
+    frontier,
     own,
     ranked,
     reasons,
@@ -29,6 +31,8 @@ _SURE_SHARE = (
 )  # of a chip's memory; docs/planning.md says how far estimates are
 _SHOWN_REASONS = 6
 _SHOWN_GUESSES = 7  # beside those that were compiled
+_LESS_MEMORY = (0.75, 0.5)
+_SAY_SECS = 20.0  # between words of progress where no bar can be
 
 
 def search(
@@ -66,7 +70,8 @@ def search(
         or (not num_compiled and any(e.fits for e in found)),
         "compiled": compiled,
         "next_best": [_guess(e, cfg, where) for e in best[:_SHOWN_GUESSES]],
-        "own": my_row | {"estimate_fits": mine.fits},
+        "alternatives": _alternatives(found, cfg, where, room),
+        "own": my_row | {"estimate_fits": mine.fits, "estimate_reason": mine.reason},
         "larger": None if any(e.fits for e in found) else _on_a_larger(cfg, where),
         "num_candidates": len(found),
         "num_feasible": sum(e.fits for e in found),
@@ -87,12 +92,46 @@ def _estimate_all(cfg: TrainConfig, where: Slice) -> list[Estimated]:
 
     to, every = Console(stderr=True), list(candidates(cfg, where))
     what = f"estimating {len(every):,} layouts for {where.name}"
-    if not to.is_terminal:
-        print(f"plan: {what}", file=sys.stderr, flush=True)
-    return [
-        estimate(candidate, cfg, where)
-        for candidate in track(every, what, console=to, disable=not to.is_terminal)
-    ]
+    if to.is_terminal:
+        every = track(every, what, console=to)
+    else:
+        cli.say(f"plan: {what}")
+        every = _said(every)
+    return [estimate(candidate, cfg, where) for candidate in every]
+
+
+def _said(every: list[Candidate]) -> Iterator[Candidate]:
+    """The same, with a line now and then."""
+    said = time.monotonic()
+    for number, candidate in enumerate(every):
+        if time.monotonic() - said > _SAY_SECS:
+            said = time.monotonic()
+            cli.say(f"plan: {number:,} of {len(every):,} layouts so far")
+        yield candidate
+
+
+def _alternatives(
+    found: Sequence[Estimated], cfg: TrainConfig, where: Slice, room: float
+) -> list[dict[str, Any]]:
+    """For whom the fastest takes too much: the fastest without the host's memory, and
+    in less of the chip's, each only where it is another one."""
+    asked = {
+        "without the host's memory": [
+            e for e in ranked(found) if ":host" not in e.candidate.remat
+        ],
+        **{
+            f"in {part:.0%} of the memory": ranked(
+                [e for e in frontier(found) if e.hbm_bytes_per_chip <= part * room]
+            )
+            for part in _LESS_MEMORY
+        },
+    }
+    rows, seen = [], [e.candidate for e in ranked(found)[:1]]
+    for what, best in asked.items():
+        if best and best[0].candidate not in seen:
+            seen.append(best[0].candidate)
+            rows.append({"what": what} | _guess(best[0], cfg, where))
+    return rows
 
 
 def _one_a_mesh(best: Sequence[Estimated]) -> list[Estimated]:
@@ -193,11 +232,18 @@ def print_search(found: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(*_cells(row))
     table.add_section()
+    for row in found["alternatives"]:
+        name, *cells = _cells(row)
+        table.add_row(f"{row['what']}: {name}", *cells)
+    table.add_section()
     mine = found["own"]
     name, *cells = _cells(mine)
     no_room = "" if mine.get("fits", mine["estimate_fits"]) else " (does not fit)"
-    table.add_row(f"this config: {name}{no_room}", *cells)
+    if mine["estimated"]["hbm_bytes_per_chip"]:
+        table.add_row(f"this config: {name}{no_room}", *cells)
     Console(width=max(100, console().width)).print(table)
+    if not mine["estimated"]["hbm_bytes_per_chip"]:
+        print(f"This config's own layout cannot run here: {mine['estimate_reason']}")
     best = rows[0]
     if mine.get("fits") and mine["step_secs"] <= best.get("step_secs", math.inf):
         print("None that was compiled is faster than the config's own layout.")
@@ -213,8 +259,9 @@ def print_search(found: dict[str, Any]) -> None:
             )
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    settings, guess = dict(row["settings"]), row["estimated"]
+def layout_text(settings: dict[str, int | str]) -> str:
+    """A layout in words: the mesh, what is recomputed, micro-batches."""
+    settings = dict(settings)
     count = settings.pop("grad_accum_steps")
     layout = [f"remat {settings.pop('model.remat')}"]
     layout += [f"{count} micro-batches"] if count != 1 else []
@@ -223,13 +270,18 @@ def _cells(row: dict[str, Any]) -> list[str]:
         for name, n in settings.items()
         if n != 1 and n != -1
     )
+    return ", ".join([mesh or "one device", *layout])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    guess = row["estimated"]
     hbm, secs, mfu, usd = (
         size_text(guess["hbm_bytes_per_chip"]),
         secs_text(guess["step_secs"]),
         f"{guess['mfu']:.1%}",
         f"{guess['usd_per_billion_tokens']:,.2f}",
     )
-    name = ", ".join([mesh or "one device", *layout])
+    name = layout_text(row["settings"])
     if "fits" not in row:  # not compiled
         return [name, hbm, secs, mfu, usd]
     if not row["fits"]:

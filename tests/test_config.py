@@ -72,7 +72,7 @@ def test_config_survives_the_round_trip_through_config_dict_and_json():
         ("model.attention.pattern", "local", "local layers need a window"),
         ("model.attention.head_dim", "63", "must be even under RoPE"),
         ("mesh.fsdp", "0", "mesh.fsdp is 0; use 1, or -1"),
-        ("mesh.data", "-1", "more than one axis is -1"),
+        ("mesh.data", "-1", "are both -1, what is left"),
         ("grad_accum_steps", "3", "must be a multiple of grad_accum_steps (3)"),
         ("data.weights", "1,2", "give one weight per path"),
         ("profile.steps", "5", "expected e.g. '10:15'"),

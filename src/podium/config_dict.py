@@ -67,10 +67,13 @@ def unknown_key(cls: type, key: str, path: str = "") -> str:
         return f"unknown config key {full!r}: it goes with {part}.kind={kinds}"
     docs = {row[0]: row[-1] for row in rows}
     near = max(docs, key=lambda name: _likeness(full, name, docs[name]))
-    if _likeness(full, near, docs[near]) >= 0.6:
-        return f"unknown config key {full!r}. Did you mean {near!r}?"
     parent = full.rpartition(".")[0]
     beside = [k for k in known if k.rpartition(".")[0] == parent]
+    if _likeness(full, near, docs[near]) >= 0.6:
+        text = f"unknown config key {full!r}. Did you mean {near!r}?"
+        if parent and near not in beside and beside:  # as mesh.pipeline, for mesh.stage
+            text += f" Beside it are {', '.join(beside)}"
+        return text
     here = [k for k in beside or known if "." not in k or beside]
     return f"unknown config key {full!r}. Known here: {', '.join(here)}"
 

@@ -45,8 +45,12 @@ class MeshConfig:
         sizes = self.sizes()
         if zero := [name for name, size in sizes.items() if size == 0]:
             raise ConfigError(f"mesh.{zero[0]} is 0; use 1, or -1 for what is left")
-        if sum(size == -1 for size in sizes.values()) > 1:
-            raise ConfigError(f"mesh: more than one axis is -1 in {sizes}")
+        open_ = [name for name, size in sizes.items() if size == -1]
+        if len(open_) > 1:
+            raise ConfigError(
+                f"mesh.{open_[0]} and mesh.{open_[1]} are both -1, what is left; give one "
+                f"of them its size, as --config.mesh.{open_[1]}=1"
+            )
 
     def sizes(self) -> dict[str, int]:
         """Axis -> devices along it, outermost first, -1 not yet filled in."""

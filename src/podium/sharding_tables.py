@@ -16,7 +16,8 @@ KEPT = 6  # shapes of what is kept for the backward pass, the largest first
 
 def print_report(report: dict[str, Any]) -> None:
     """Everything of `podium.sharding_report.make_report`."""
-    mesh = " x ".join(f"{axis}={size}" for axis, size in report["mesh"].items())
+    sizes = [f"{axis}={size}" for axis, size in report["mesh"].items() if size > 1]
+    mesh = " x ".join(sizes) or "of one device"
     _print_arrays(f"mesh {mesh}", "tensor", report["tensors"])
     if report["activations"]:
         print()

@@ -9,6 +9,7 @@ fails it.
 """
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -32,7 +33,7 @@ class Containers:
     """For `FakeCloud.on_job`."""
 
     def __init__(self, google: FakeCloud, disks: Path):
-        self._google, self._disks = google, disks
+        self._google, self.disks = google, disks
         self.starts = 0
         self.processes: list[subprocess.Popen] = []
         self.codes: list[list[int | None]] = []  # of every start
@@ -84,7 +85,7 @@ class Containers:
 
     def disk(self, host: int) -> Path:
         """Of a host in its present start."""
-        return self._disks / f"start{self.starts}-host{host}"
+        return self.disks / f"start{self.starts}-host{host}"
 
     def _start(self, job: dict[str, Any]) -> None:
         self.starts += 1
@@ -107,7 +108,7 @@ class Containers:
             command = [sys.executable if w == "python" else w for w in words]
             process = subprocess.Popen(
                 command,
-                cwd=self._disks,
+                cwd=self.disks,
                 env={
                     **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
                     "PATH": os.pathsep.join([here, os.environ["PATH"]]),
@@ -164,6 +165,58 @@ class Containers:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+class Trials:
+    """For `FakeCloud.on_sweep`: the trials of a tuning job, one after another, each as a
+    job of its own. Proposals are given, as Vizier is not here."""
+
+    def __init__(
+        self, containers: Containers, google: FakeCloud, proposals: list[dict[str, Any]]
+    ):
+        self._containers, self._google = containers, google
+        self._proposals = proposals
+
+    def run(self, sweep: dict[str, Any]) -> None:
+        """Until the last trial has ended."""
+        self._google.set_state(sweep, "RUNNING")
+        sweep["trials"] = []
+        for number, proposal in enumerate(self._proposals, 1):
+            given = [{"parameterId": k, "value": v} for k, v in proposal.items()]
+            trial = {"id": str(number), "state": "ACTIVE", "parameters": given}
+            sweep["trials"].append(trial)
+            job, told = self._job(sweep, trial)
+            self._containers.run(job)
+            if job["state"] != "JOB_STATE_SUCCEEDED":
+                trial["state"] = "INFEASIBLE"
+                continue
+            last = json.loads(told.read_text().splitlines()[-1])
+            (metric,) = (each["metricId"] for each in sweep["studySpec"]["metrics"])
+            values = [{"metricId": metric, "value": float(last[metric])}]
+            trial["finalMeasurement"] = {
+                "stepCount": last["global_step"],
+                "metrics": values,
+            }
+            trial["state"] = "SUCCEEDED"
+        self._google.set_state(sweep, "SUCCEEDED")
+
+    def _job(
+        self, sweep: dict[str, Any], trial: dict[str, Any]
+    ) -> tuple[dict[str, Any], Path]:
+        spec = copy.deepcopy(sweep["trialJobSpec"])
+        where = spec["baseOutputDirectory"]
+        where["outputUriPrefix"] = f"{where['outputUriPrefix']}/{trial['id']}"
+        container = spec["workerPoolSpecs"][0]["containerSpec"]
+        container["args"] += [
+            f"--{each['parameterId']}={each['value']}" for each in trial["parameters"]
+        ]
+        told = self._containers.disks / f"trial{trial['id']}" / "output.metrics"
+        env = {"CLOUD_ML_TRIAL_ID": trial["id"], "CLOUD_ML_HP_METRIC_FILE": str(told)}
+        container.setdefault("env", []).extend(
+            {"name": name, "value": value} for name, value in env.items()
+        )
+        name = f"{sweep['name']}-{trial['id']}"
+        return {"name": name, "state": "JOB_STATE_QUEUED", "jobSpec": spec}, told
 
 
 def _environments(spec: dict[str, Any]) -> list[dict[str, str]]:

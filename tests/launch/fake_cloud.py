@@ -51,6 +51,7 @@ class FakeCloud:
         self.job_error = ""
         self.build_fails = ""
         self.on_job: Callable[[dict[str, Any]], None] | None = None  # runs it itself
+        self.on_sweep: Callable[[dict[str, Any]], None] | None = None  # and its trials
         self.experiments = Experiments()
         self.is_down = False  # every request is refused
         self._faults: list[tuple[str, int, str, bool]] = []
@@ -207,6 +208,8 @@ class FakeCloud:
             "createTime": datetime.datetime.now(datetime.UTC).isoformat(),
         }
         self.sweeps[number] = sweep
+        if self.on_sweep:
+            threading.Thread(target=self.on_sweep, args=(sweep,), daemon=True).start()
         return sweep
 
     def _list_sweeps(self, parent: str, *, query: dict[str, str], body: Any) -> Any:
@@ -217,6 +220,8 @@ class FakeCloud:
 
     def _get_sweep(self, name: str, *, query: Any, body: Any) -> Any:
         sweep = self.sweeps[name.rpartition("/")[2]]
+        if self.on_sweep:
+            return sweep
         if self.trials:
             sweep["trials"] = self.trials.pop(0)
             sweep["state"] = "JOB_STATE_RUNNING"

@@ -212,8 +212,9 @@ def test_a_job_in_a_bucket_is_compared_as_its_folder(pair, bucket, capsys, tmp_p
 @pytest.mark.parametrize(
     ("flags", "kind", "said"),
     [
-        (["--runs=zzz"], ConfigError, "zzz is no folder"),
-        ([*FLAGS, "--runs=zzz"], ConfigError, "there are small, large"),
+        (["--runs=zzz"], ConfigError, "zzz has no metrics.jsonl"),
+        ([*FLAGS, "--runs=zzz"], ConfigError, "there are small, large; a folder is"),
+        ([*FLAGS, "--runs=./a"], ConfigError, "first has none of --runs=./a; name"),
         (["--experiment=none", FLAGS[1]], CloudError, "no such experiment"),
         (["--runs=./"], ConfigError, "no metrics.jsonl"),
         (["--experiment=first"], ConfigError, "--project is missing"),
@@ -223,6 +224,23 @@ def test_mistakes_are_one_line(pair, monkeypatch, flags, kind, said):
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
     with pytest.raises(kind, match=said):
         compare.main(flags)
+
+
+def test_a_name_is_of_the_experiment_and_a_path_a_folder(pair, capsys, tmp_path):
+    folder(tmp_path / "small", 0.4)
+    assert compare.main([*FLAGS, "--runs=small,./small"]) == 0
+    assert rows(capsys)["optim.peak_lr"] == ["0.1", "0.4"]
+    assert compare.main(["--runs=a,small"]) == 0
+    assert rows(capsys)["optim.peak_lr"] == ["0.1", "0.4"]
+
+
+def test_steps_are_whole_in_the_picture_of_a_short_run(tmp_path):
+    compare.main([f"--runs={folder(tmp_path / 'a', 0.1)}", f"--output={tmp_path}/out"])
+    page = (tmp_path / "out" / "runs.html").read_text()
+    # matplotlib writes each label as a comment before its glyphs.
+    labels = re.findall(r'id="xtick_\d+">.*?<!-- (\S+) -->', page, re.DOTALL)
+    assert {"1", "2", "3", "4"} <= set(labels)
+    assert all(label.isdigit() for label in labels)
 
 
 def test_a_service_that_is_away_for_a_moment_is_asked_again(pair, google, capsys):

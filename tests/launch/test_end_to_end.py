@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """launch.vertex, the job's own command on two hosts, machines that go, and the curve."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -10,12 +11,12 @@ import time
 
 import pytest
 
-from launch import compare, vertex
+from launch import compare, sweep, vertex
 from podium import storage
 from podium.prepare import main as prepare
 from podium.resume import whole_steps
 from podium.trainer.metrics import read_metrics
-from tests.launch.containers import Containers
+from tests.launch.containers import Containers, Trials
 
 pytestmark = pytest.mark.timeout(1500)  # nine processes of jax start one after another
 STEPS = 24
@@ -86,19 +87,17 @@ def containers(google, gold, tmp_path):
     found.kill()
 
 
+CLOUD = [
+    *TINY,
+    "--config.launch.project=my-project",
+    "--config.launch.bucket=gs://podium-tests/e2e",
+    "--config.launch.image=us-docker.pkg.dev/p/r/i:t",
+    "--config.data.paths=gs://podium-tests/gold",
+]
+
+
 def launch(run, *more):
-    return vertex.main(
-        [
-            *TINY,
-            "--config.launch.project=my-project",
-            "--config.launch.bucket=gs://podium-tests/e2e",
-            "--config.launch.image=us-docker.pkg.dev/p/r/i:t",
-            f"--config.launch.run={run}",
-            "--config.data.paths=gs://podium-tests/gold",
-            "--follow",
-            *more,
-        ]
-    )
+    return vertex.main([*CLOUD, f"--config.launch.run={run}", "--follow", *more])
 
 
 GPUS = ["--config.launch.machine=a3-highgpu-1g", "--config.launch.count=2"]
@@ -229,3 +228,48 @@ def test_a_mistake_that_only_the_job_can_see_fails_it_with_its_line(
     said = capsys.readouterr().err
     assert "| ConfigError: model.vocab_size is 100, but" in said
     assert "exited with a non-zero status of 2" in said.splitlines()[-1]
+
+
+SWEEP = """
+from podium.config_sweep import Choice, Range, SweepConfig
+
+def get_sweep():
+    return SweepConfig(
+        space={"optim.peak_lr": Range(1e-4, 3e-2, scale="log"),
+               "optim.schedule.warmup_steps": Choice((0, 2))},
+        num_trials=3, parallel=1)
+"""
+
+
+def test_a_sweep_trains_its_trials_and_says_the_best(
+    google, containers, tmp_path, capsys
+):
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    rate, warmup = "config.optim.peak_lr", "config.optim.schedule.warmup_steps"
+    proposals = [
+        {rate: 1e-4, warmup: "2"},
+        {rate: 1e-2, warmup: "0"},
+        {rate: -1.0, warmup: "0"},  # Vizier would not: a trial that fails by itself
+    ]
+    google.on_sweep = Trials(containers, google, proposals).run
+    short = ["--config.num_steps=6", "--config.eval.every_steps=3", "--slice=v5e-1"]
+    flags = [f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={tmp_path / 'D'}"]
+    where = ["--config.launch.run=search", *EXPERIMENT]
+    assert sweep.main([*CLOUD, *short, *where, *flags]) == 0
+    out, err = capsys.readouterr()
+    assert containers.codes == [[0], [0], [2]]
+    assert "trial 3: infeasible" in err
+    said = out.strip().splitlines()[-1].split()
+    assert said == ["best:", f"--{rate}=0.01", f"--{warmup}=0"]
+    with (tmp_path / "D" / "results.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert [(row["step"], row["end"]) for row in found[:2]] == [("6", "done")] * 2
+    assert found[2]["end"].startswith("failed")
+    # Each trial left a folder of its own, and the value that Vertex AI was told.
+    for number, row in enumerate(found[:2], 1):
+        folder = storage.open_folder(f"gs://podium-tests/e2e/runs/search/{number}/run")
+        lines = map(json.loads, folder.read("metrics.jsonl").splitlines())
+        last = [line for line in lines if "eval_loss" in line][-1]
+        assert last["eval_loss"] == pytest.approx(float(row["value"]), rel=1e-6)
+        context = google.experiments.context(f"e2e-search-{number}")
+        assert context["metadata"]["_state"] == "COMPLETE"

@@ -9,7 +9,9 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import pytest
 
 from podium.aot import compile as aot
@@ -43,14 +45,14 @@ def get_config():
 """
 
 
-def plan(tmp_path, *args, layers=3, mlp_dim=1024) -> subprocess.CompletedProcess:
+def plan(tmp_path, *args, layers=3, mlp_dim=1024, **env) -> subprocess.CompletedProcess:
     config = tmp_path / "config.py"
     config.write_text(CONFIG.format(layers=layers, mlp_dim=mlp_dim))
     return subprocess.run(
         [sys.executable, "-m", "profiling.plan", f"--config={config}", *args],
         capture_output=True,
         text=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), **env},
     )
 
 
@@ -74,6 +76,19 @@ def test_a_plan_says_whether_it_fits_how_fast_and_what_it_costs(small):
     assert found["tokens_per_sec_per_chip"] == pytest.approx(tokens)
     hours = 1e9 / (8 * 256) * found["step_secs"] / 3600
     assert found["usd_per_billion_tokens"] == pytest.approx(hours * 4 * 1.2)
+
+
+@needs_compiler
+def test_another_environment_with_the_same_packages_does_not_compile_again(
+    small, tmp_path
+):
+    """uv run --isolated makes a new one each time; Pallas kernels know their files."""
+    path, _ = small
+    packages = tmp_path / "site-packages"
+    packages.symlink_to(Path(jax.__file__).parents[1])
+    done = plan(path, "--topology=v5e-4", PYTHONPATH=f"{packages}:.")
+    assert done.returncode == 0
+    assert "compiling" not in done.stderr
 
 
 @needs_compiler

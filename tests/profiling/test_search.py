@@ -16,7 +16,7 @@ from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from podium.config_quantization import Fp8Config, Int8Config
 from podium.sharding_tables import size_text
 from podium.trainer.setup import setup
-from profiling import search_report
+from profiling import search_plot, search_report
 from profiling.estimate_memory import host_bytes, memory
 from profiling.estimate_time import EFFICIENCY, times
 from profiling.plan import quantization_line
@@ -190,6 +190,59 @@ def test_the_config_s_own_layout_is_shown_beside_the_best(capsys):
     assert found["larger"] is None
     search_report.print_search(found)
     assert "this config: fsdp 2 tensor 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh", "said"),
+    [
+        ("v5e-8", {"fsdp": 256}, "mesh fsdp=256 takes 256 devices, but there are 8"),
+        ("v5e-8x2", {}, r"mesh.data (1) does not divide by mesh.slices.data (2)"),
+        ("v5e-8", {"fsdp": 1, "tensor": 8}, "num_kv_heads (4) by tensor"),
+    ],
+)
+def test_a_config_laid_out_for_another_slice_is_searched_all_the_same(
+    name, mesh, said, capsys, tmp_path
+):
+    cfg = config(mesh=MeshConfig(**mesh))
+    found = search_report.search(cfg, parse_slice(name), num_compiled=0)
+    assert found["fits"]
+    search_report.print_search(found)
+    out = capsys.readouterr().out
+    assert "This config's own layout cannot run here: " in out
+    assert said in " ".join(out.split())
+    assert "this config:" not in out
+    search_plot.plot(found, str(tmp_path / "found.png"))
+
+
+def test_the_table_names_what_takes_less_than_the_fastest(capsys, tmp_path):
+    """On a slice with little room to spare, what the host's memory and a chip's buy."""
+    big = dataclasses.replace(llama_3_1_8b(), num_layers=8)
+    cfg = config(model=big, data=DataConfig(seq_len=2048), global_batch_seqs=64)
+    found = search_report.search(cfg, parse_slice("v5e-16"), num_compiled=0)
+    room, rows = found["hbm_capacity_bytes"], found["alternatives"]
+    fit = [row for row in found["candidates"] if row["fits"]]
+    assert rows
+    for row in rows:
+        used = row["estimated"]["hbm_bytes_per_chip"]
+        if row["what"] == "without the host's memory":
+            others = [c for c in fit if ":host" not in c["settings"]["model.remat"]]
+        else:
+            most = float(row["what"].split()[1].rstrip("%")) / 100 * room
+            assert used <= most
+            others = [c for c in fit if c["hbm_bytes_per_chip"] <= most]
+        best = min(c["step_secs"] for c in others)
+        assert row["estimated"]["step_secs"] == pytest.approx(best, rel=1e-3)
+    search_report.print_search(found)
+    assert rows[-1]["what"] in capsys.readouterr().out
+    search_plot.plot(found, str(tmp_path / "found.png"))
+    assert (tmp_path / "found.png").stat().st_size > 10_000
+
+
+def test_a_long_search_without_a_terminal_says_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(search_report, "_SAY_SECS", 0.0)
+    found = search_report.search(config(), V5E_8, num_compiled=0)
+    every = found["num_candidates"]
+    assert f"{every - 1:,} of {every:,} layouts so far" in capsys.readouterr().err
 
 
 def test_a_search_says_where_the_config_s_own_layout_was_the_fastest(capsys):

@@ -33,7 +33,8 @@ def test_an_axis_may_lie_partly_across_slices_the_slice_outermost():
 
 
 def test_slices_default_to_the_data_axis():
-    assert fit_slices(MeshConfig(data=8), 4)["data"] == 4
+    _, across = fit_slices(MeshConfig(data=8, fsdp=1), 8, 4)
+    assert across["data"] == 4
 
 
 def test_an_axis_that_does_not_divide_by_its_slices_says_so():
@@ -43,8 +44,13 @@ def test_an_axis_that_does_not_divide_by_its_slices_says_so():
         make_mesh(MeshConfig(slices=SlicesConfig(data=2)), jax.devices())
 
 
+def test_a_mesh_for_one_slice_is_told_along_which_axis_several_lie():
+    with pytest.raises(ShardingError, match=r"there are 256. Set .*mesh.data=-1"):
+        fit_slices(MeshConfig(fsdp=128), 256, 2)
+
+
 def test_slices_that_do_not_exist_are_an_error():
     with pytest.raises(ShardingError, match="takes 3 slices, but there are 4"):
-        fit_slices(MeshConfig(slices=SlicesConfig(data=3)), 4)
+        fit_slices(MeshConfig(slices=SlicesConfig(data=3)), 8, 4)
     with pytest.raises(ConfigError, match="sizes are 1 or more"):
         SlicesConfig(data=0)

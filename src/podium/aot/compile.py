@@ -25,6 +25,7 @@ from podium.aot.progress import watched
 from podium.errors import ConfigError
 from podium.trainer.compiler_options import compiler_options
 
+_ROOT = pathlib.Path(__file__).parents[3]
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -62,6 +63,11 @@ def without_tpus() -> None:
         TPU_ACCELERATOR_TYPE="v5litepod-16",  # any; the topology decides
         TPU_WORKER_HOSTNAMES="localhost",
         ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # no chip to fight over
+        # Pallas kernels carry the paths of their sources. Without where they are installed
+        # a program is the same in every environment, and is compiled once.
+        JAX_HLO_SOURCE_FILE_CANONICALIZATION_REGEX=(
+            rf"^.*/(?=site-packages/)|^{re.escape(str(_ROOT))}/"
+        ),
         TF_CPP_MIN_LOG_LEVEL=os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
     )
 

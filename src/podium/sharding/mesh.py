@@ -27,12 +27,27 @@ def fit(cfg: MeshConfig, num_devices: int) -> dict[str, int]:
     return _fit(cfg.sizes(), num_devices, "mesh", "devices")
 
 
-def fit_slices(cfg: MeshConfig, num_slices: int) -> dict[str, int]:
-    """How much of each axis lies across slices. Raises ShardingError unless all are
-    used and every axis divides by its part."""
+def fit_slices(
+    cfg: MeshConfig, num_devices: int, num_slices: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Axis sizes, and how much of each lies across slices. Raises ShardingError unless
+    all devices and slices are used and every axis divides by its part."""
+    is_along_data = num_slices > 1 and cfg.slices.data == -1
+    sizes = _fit(
+        *(cfg.sizes(), num_devices, "mesh", "devices"),
+        "data" if is_along_data else None,
+    )
     asked = dataclasses.asdict(cfg.slices)
     across = _fit(asked, num_slices, "mesh.slices", "slices")
-    return {name: across.get(name, 1) for name in MESH_AXES}
+    across = {name: across.get(name, 1) for name in MESH_AXES}
+    for name, part in across.items():
+        if sizes[name] % part:
+            raise ShardingError(
+                f"mesh.{name} ({sizes[name]}) does not divide by mesh.slices.{name} "
+                f"({part}): that many slices lie along it. Use a multiple, as "
+                f"--config.mesh.{name}={part}."
+            )
+    return sizes, across
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -43,16 +58,8 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     have no slices: where the config asks for some, equal blocks of devices act them.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = fit(cfg, len(devices))
     slices = _slices(cfg, devices)
-    across = fit_slices(cfg, len(slices))
-    for name, part in across.items():
-        if sizes[name] % part:
-            raise ShardingError(
-                f"mesh.{name} ({sizes[name]}) does not divide by mesh.slices.{name} "
-                f"({part}): that many slices lie along it. Use a multiple, as "
-                f"--config.mesh.{name}={part}."
-            )
+    sizes, across = fit_slices(cfg, len(devices), len(slices))
     inside = tuple(sizes[name] // across[name] for name in MESH_AXES)
     blocks = np.empty((len(slices), *inside), object)
     for i, members in enumerate(slices):
@@ -128,7 +135,10 @@ def in_full(cfg: MeshConfig) -> dict[str, int]:
     }
 
 
-def _fit(sizes: dict[str, int], num: int, key: str, what: str) -> dict[str, int]:
+def _fit(
+    sizes: dict[str, int], num: int, key: str, what: str, best_free: str | None = None
+) -> dict[str, int]:
+    """`best_free`: the axis that an error proposes to leave open, else the largest."""
     sizes = dict(sizes)
     fixed = math.prod(s for s in sizes.values() if s != -1)
     free = [name for name, s in sizes.items() if s == -1]
@@ -141,10 +151,10 @@ def _fit(sizes: dict[str, int], num: int, key: str, what: str) -> dict[str, int]
             )
         sizes[free[0]] = num // fixed
     elif fixed != num:
-        largest = max(sizes, key=lambda name: sizes[name])
+        open_ = best_free or max(sizes, key=lambda name: sizes[name])
         raise ShardingError(
             f"{key} {shown} takes {fixed} {what}, but there are {num}. "
-            f"Set one axis to -1, as --config.{key}.{largest}=-1, or make the "
+            f"Set one axis to -1, as --config.{key}.{open_}=-1, or make the "
             f"product {num}."
         )
     return sizes

@@ -107,4 +107,6 @@ def _fix(dim: int, parts: int, axis: str | None, mesh_axes: tuple[str, ...]) -> 
     if axis == "vocab":
         size = f"model.vocab_multiple={parts}"
     rest = f" and {parts // smaller} times as many of another axis"
-    return f"Use {fewer}={smaller}{rest}, or {size}, or sharding.{axis}=()."
+    # Stages split layers and nothing else: without that they would repeat each other.
+    whole = "" if axis == "layers" else f", or sharding.{axis}=()"
+    return f"Use {fewer}={smaller}{rest}, or {size}{whole}."

@@ -194,7 +194,8 @@ def init_state(
     # Random bits are much code that runs once: on a CPU, compiling it with all
     # optimizations takes longer than the training step does.
     is_cpu = state_layout.shardings.step.mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 1} if is_cpu else None
+    has_less = jax.config.values["jax_disable_most_optimizations"]
+    options = {"xla_backend_optimization_level": 1} if is_cpu and not has_less else None
     make = jax.jit(
         init, out_shardings=state_layout.own_shardings, compiler_options=options
     )
