@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
         parser.error(f"--step is {args.step}; expected 1 or more, as in metrics.jsonl")
     workdir = Path(args.workdir)
     cfg = resume.load_run(workdir)
-    if cfg.dpo is not None:
+    if cfg.has_reference:
         check_reference(workdir, cfg)
     recorded = _recorded(workdir, args.step)
     if args.mesh:

@@ -62,7 +62,7 @@ class Replay:
             )
         finally:
             checkpoints.close()
-        if self._cfg.dpo is None:
+        if not self._cfg.has_reference:
             return state
         step = reference_step(workdir, self._cfg, is_new=False, is_first=False)
         shardings = self._parts.layout.shardings.reference

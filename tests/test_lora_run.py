@@ -16,6 +16,7 @@ from podium.prepare import prepare
 from podium.pretrained.safetensors_files import read_folder
 from podium.tokenizer import train_bpe
 from podium.trainer.metrics import read_metrics
+from profiling import replay
 from tests.pretrained.folders import GOLDEN, make_folder
 
 VOCAB = 300
@@ -129,6 +130,44 @@ def test_it_is_evaluated_and_sampled_as_it_was_trained(home, capsys):
     assert found < json.loads(capsys.readouterr().out)["eval_loss"]
     assert run(sample.main, *flags, "--prompt=It was", "--num_tokens=4") == 0
     assert json.loads(capsys.readouterr().out)["prompt"] == "It was"
+
+
+def test_preferences_are_measured_against_the_base(home, capsys):
+    lines = [
+        {"prompt": f"{i}. It was", "chosen": " the best", "rejected": " the worst"}
+        for i in range(16)
+    ]
+    path = home / "pairs.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prepare(
+        PrepareSpec(
+            inputs=(str(path),),
+            output=str(home / "pairs"),
+            tokenizer=str(home / "run" / "tokenizer.json"),
+            eval_fraction=0.25,
+            num_workers=1,
+            chat="preferences",
+        )
+    )
+    flags = ["--config.dpo.beta=0.5", f"--config.data.paths={home / 'pairs'}"]
+    flags += ["--config.data.packing=best_fit", "--config.lora.kind=lora"]
+    flags += ["--config.lora.targets=mlp/*", "--config.data.seq_len=16"]
+    for num_steps in (2, 3):  # begins, and continues
+        assert tune(home, "dpo", num_steps, *flags) == 0
+    assert not (home / "dpo" / "reference.json").exists()
+    rows = read_metrics(home / "dpo")
+    losses = [r["loss"] for r in rows if "loss" in r]
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-6)
+    assert losses[2] < losses[0] - 0.05
+    (held_out,) = [r for r in rows if "eval_loss" in r and r["step"] == 3]
+    assert held_out["eval_reward_margin"] > 0
+    capsys.readouterr()
+    assert run(evaluate.main, f"--workdir={home / 'dpo'}", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["eval_loss"] == pytest.approx(held_out["eval_loss"], rel=1e-5)
+    assert found["eval_reward_margin"] > 0
+    assert run(replay.main, f"--workdir={home / 'dpo'}", "--step=3", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "sound"
 
 
 def test_a_base_that_is_gone_or_changed_is_one_line(home, tmp_path, capsys):

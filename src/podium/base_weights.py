@@ -36,6 +36,7 @@ class Weights(NamedTuple):
 
     cfg: TrainConfig
     params: Any  # as `adapters.bound` makes them
+    frozen: Any  # what is below the adapters
     fingerprint: str
 
 
@@ -71,7 +72,7 @@ def load_adapted(
     lines = [_line(path, w, jax.jit(digest)(w)) for path, w in _each(params)]
     fingerprint = fingerprints.of_adapters(cfg.lora, saved.fingerprint, lines)
     frozen, _ = load_base(cfg, rules, saved)
-    return Weights(cfg, adapters.bound(cfg.lora, params, frozen), fingerprint)
+    return Weights(cfg, adapters.bound(cfg.lora, params, frozen), frozen, fingerprint)
 
 
 def merged_params(

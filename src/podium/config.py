@@ -332,6 +332,12 @@ class TrainConfig:
     )
     launch: LaunchConfig | None = setting(None, "machines in Google Cloud; None: here")
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether the run holds other weights to be measured against: with adapters dpo
+        has them already, below those."""
+        return self.dpo is not None and self.lora is None
+
     def __post_init__(self):
         if self.global_batch_seqs % self.grad_accum_steps:
             raise ConfigError(
@@ -340,8 +346,13 @@ class TrainConfig:
             )
         check_lora(self.lora, self.init_from, self.optim.state_memory)
         if self.dpo is not None:
-            is_lora = self.lora is not None
-            check_dpo(self.init_from, self.data.packing, self.loss.z_loss, is_lora)
+            check_dpo(
+                self.dpo,
+                self.init_from,
+                self.data.packing,
+                self.loss.z_loss,
+                is_lora=self.lora is not None,
+            )
         position = self.model.position
         if (
             isinstance(position, LearnedPositionConfig)

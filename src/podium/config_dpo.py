@@ -12,7 +12,8 @@ from podium.errors import ConfigError
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DpoConfig:
     """Direct preference optimisation, arXiv:2305.18290, against the weights of
-    `init_from` as the reference, on data of podium.prepare --chat=preferences."""
+    `init_from` as the reference, on data of podium.prepare --chat=preferences. With
+    `lora` those are there already, below the adapters: no copy is made."""
 
     beta: float = setting(0.1, "how far the model is held to the reference", above=0.0)
     label_smoothing: float = setting(
@@ -24,13 +25,14 @@ class DpoConfig:
 
 
 def check_dpo(
-    init_from: str | None, packing: str, z_loss: float, is_lora: bool
+    dpo: DpoConfig, init_from: str | None, packing: str, z_loss: float, is_lora: bool
 ) -> None:
     """What the rest of a config must be where there are preferences. Raises ConfigError."""
-    if is_lora:
+    if is_lora and dpo.reference_dtype is not None:
         raise ConfigError(
-            "dpo and lora are both set; adapters are not trained on preferences: set "
-            "--config.lora=None, or tune adapters on conversations"
+            f"dpo.reference_dtype is {dpo.reference_dtype!r}, but with lora the reference "
+            "is the frozen weights themselves; set it to None, and lora.base_dtype to the "
+            "type to keep them in"
         )
     if init_from is None:
         raise ConfigError(

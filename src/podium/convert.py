@@ -190,7 +190,7 @@ def _export_peft(args: argparse.Namespace, plan: Any) -> dict:
         "output": args.output,
         "family": plan.family,
         "params": count,
-        "tensors": len(peft.modules),
+        "tensors": len(peft.modules) + len(peft.experts),
         "step": plan.step,
     }
 

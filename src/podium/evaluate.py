@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from podium import cli, resume
-from podium.config import DataConfig, EvalConfig, MeshConfig, TrainConfig
+from podium.config import (
+    CheckpointConfig,
+    DataConfig,
+    EvalConfig,
+    MeshConfig,
+    TrainConfig,
+)
 from podium.errors import ConfigError, DataError, at_work
 
 _EXAMPLE = """example:
@@ -135,7 +141,7 @@ def _check_data(args, data: DataConfig) -> bool:
 def _evaluate(cfg: TrainConfig, args, server) -> dict:
     import jax
 
-    from podium.checkpoint import restore_params
+    from podium.checkpoint import restore_params, saved_config
     from podium.compile_cache import use_compile_cache
     from podium.input.device import Feed, prefetch
     from podium.input.groups import Groups
@@ -158,8 +164,7 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
             f"--batch_seqs={rows} does not divide over {devices} devices; use "
             f"{-(-rows // devices) * devices}"
         )
-    saved, params = restore_params(args.workdir, args.step, rules=rules)
-    cfg = dataclasses.replace(cfg, model=saved.model)
+    cfg = dataclasses.replace(cfg, model=saved_config(args.workdir, args.step).model)
     model = bind.abstract(cfg.model)
     feed = Feed.of(batch_sharding(rules), (rows, cfg.data.seq_len))
     spec = StreamSpec(
@@ -170,7 +175,8 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
         rows=feed.rows,
     )
     if cfg.dpo is not None:
-        return _pairs(cfg, args, server.open(spec), feed, model, params, rules)
+        return _pairs(cfg, args, server.open(spec), feed, rules)
+    _, params = restore_params(args.workdir, args.step, rules=rules)
     grouping = cfg.eval or EvalConfig()
     groups = Groups(
         spec, args.by or grouping.by, args.max_groups or grouping.max_groups
@@ -200,22 +206,49 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     }
 
 
-def _pairs(cfg: TrainConfig, args, stream, feed, model, params, rules) -> dict:
+def _pairs(cfg: TrainConfig, args, stream, feed, rules) -> dict:
+    import jax
+
     from podium.input.device import prefetch
-    from podium.starts import reference_step
+    from podium.models import bind
     from podium.trainer.evaluate import evaluate_pairs
-    from podium.trainer.reference import reference_of
-    from podium.trainer.state import param_layout
     from podium.trainer.step import make_pair_eval_step
 
-    shardings: Any = param_layout(model, rules)
-    step = reference_step(args.workdir, cfg, is_new=False, is_first=True)
-    both = params, reference_of(cfg, shardings, step, rules)
-    eval_step = make_pair_eval_step(cfg, model, rules, (shardings, shardings))
+    both = (_on_base if cfg.lora else _beside_reference)(cfg, args, rules)
+    layouts = jax.tree.map(lambda w: w.sharding, both)
+    model = bind.abstract(cfg.model)
+    eval_step = make_pair_eval_step(cfg, model, rules, layouts)
     with at_work(), prefetch(stream, feed) as batches:
         result = evaluate_pairs(eval_step, both, (b for _, b, _ in batches))
     _say_damage(stream)
     return {"step": args.step, **result}
+
+
+def _on_base(cfg: TrainConfig, args, rules) -> tuple[Any, Any]:
+    """Adapters on the weights below them, and those alone: no array is there twice."""
+    from podium.base_weights import load_adapted
+    from podium.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(args.workdir, CheckpointConfig())
+    try:
+        found = load_adapted(checkpoints, args.step, cfg.model, rules)
+    finally:
+        checkpoints.close()
+    return found.params, found.frozen
+
+
+def _beside_reference(cfg: TrainConfig, args, rules) -> tuple[Any, Any]:
+    """The weights that were trained, and the reference."""
+    from podium.checkpoint import restore_params
+    from podium.models import bind
+    from podium.starts import reference_step
+    from podium.trainer.reference import reference_of
+    from podium.trainer.state import param_layout
+
+    _, params = restore_params(args.workdir, args.step, rules=rules)
+    shardings: Any = param_layout(bind.abstract(cfg.model), rules)
+    step = reference_step(args.workdir, cfg, is_new=False, is_first=True)
+    return params, reference_of(cfg, shardings, step, rules)
 
 
 def _say_damage(stream) -> None:

@@ -73,7 +73,7 @@ def _run(cfg: TrainConfig, workdir: Path, ours: processes.Processes) -> int:
             prints = [m.fingerprint for m in manifests]
             resume.check_fingerprints(workdir, cfg.data.paths, prints)
         check_data(cfg, manifests)
-        if is_resumed and cfg.dpo is not None:
+        if is_resumed and cfg.has_reference:
             from podium.starts import check_reference
 
             check_reference(workdir, cfg)

@@ -15,18 +15,17 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from podium.pretrained.to_hf import plan_export
 from podium.pretrained.to_peft import export_peft, plan_peft
-from tests.pretrained.peft_folders import KINDS, TARGETS, adapted
+from tests.pretrained.peft_folders import TARGETS, adapted
 
 
 def main(output: pathlib.Path) -> None:
-    for name in TARGETS:
-        for kind in KINDS:
-            with tempfile.TemporaryDirectory() as folder:
-                run = adapted(name, kind, pathlib.Path(folder))
-                out = output / f"{name}.{kind}"
-                export_peft(plan_peft(plan_export(run, 0)), out / "adapter", "F32")
-                shutil.copytree(run.parent / "hf", out / "hf")
-            print(out)
+    for each in TARGETS:
+        with tempfile.TemporaryDirectory() as folder:
+            run = adapted(*each.split("."), pathlib.Path(folder))
+            out = output / each
+            export_peft(plan_peft(plan_export(run, 0)), out / "adapter", "F32")
+            shutil.copytree(run.parent / "hf", out / "hf")
+        print(out)
 
 
 if __name__ == "__main__":

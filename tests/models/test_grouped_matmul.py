@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TPU's kernels, interpreted, against one matmul for every expert."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +61,25 @@ def test_values_and_gradients_equal_one_matmul_for_every_expert(
     (dx, dw), (want_dx, want_dw) = got(x, w), want(x, w)
     np.testing.assert_allclose(dx[:used], want_dx[:used], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(dw, want_dw, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("ins", "outs"), [(24, 3), (1, 24)])
+def test_the_kernels_take_the_narrow_matrices_of_adapters(ins, outs):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (32, ins))
+    w = jax.random.normal(keys[1], (3, ins, outs))
+    weight = jax.random.normal(keys[2], (32, outs))
+    sizes = jnp.array([7, 0, 25])
+
+    def loss(implementation, x, w):
+        return jnp.sum(implementation(x, w, sizes) * weight)
+
+    got, want = (
+        jax.value_and_grad(functools.partial(loss, each), (0, 1))(x, w)
+        for each in (functools.partial(on_tpu, interpret=True), grouped_matmul)
+    )
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from podium.config import MeshConfig, ShardingConfig
 from podium.models import moe_capacity
 from podium.models.layers import silu
+from podium.models.moe_kernel import ExpertKernel
 from podium.models.moe_slots import Share, Table, into_slots, out_of_slots, table
 from podium.models.pipeline import inside_a_stage
 from podium.sharding.constrain import use_rules
@@ -46,8 +47,9 @@ def result_and_gradients(rules: ShardingRules | None, stages: int | None = None)
     x, chosen, weights, gate, up, down = arrays()
 
     def run(x, weights, gate, up, down):
+        kernels = map(ExpertKernel, (gate, up, down))
         return moe_capacity.experts(
-            x, chosen, weights, gate, up, down, act=silu, factor=FACTOR
+            x, chosen, weights, *kernels, act=silu, factor=FACTOR
         )
 
     def loss(*args):

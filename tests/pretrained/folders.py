@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from podium.checkpoint import restore_params
+from podium.config_model import ModelConfig
 from podium.generate import generate
-from podium.models.bind import abstract, bind
+from podium.models.bind import Params, abstract, bind
 from podium.pretrained.from_hf import import_hf, read_hf
 from podium.pretrained.safetensors_files import Planned, read_folder, write_folder
 from podium.pretrained.to_hf import export_hf, plan_export
@@ -76,23 +77,30 @@ def exported(run: pathlib.Path, folder: pathlib.Path, **how) -> pathlib.Path:
 def answers(run: pathlib.Path, num_tokens: int) -> tuple[np.ndarray, list[int]]:
     """Logits [T, V] of the golden tokens, and the greedy ones that follow them."""
     cfg, params = restore_params(run)
-    model = cfg.model
+    (greedy,) = generate(
+        cfg.model,
+        params,
+        hf_weights.TOKENS.tolist(),
+        num_tokens=num_tokens,
+        sampling=Sampling(temperature=0, top_k=None, top_p=1.0),
+    )
+    return _logits(cfg.model, params), greedy
 
+
+def logits_of(run: pathlib.Path) -> np.ndarray:
+    """Logits [T, V] of the golden tokens."""
+    cfg, params = restore_params(run)
+    return _logits(cfg.model, params)
+
+
+def _logits(model: ModelConfig, params: Params) -> np.ndarray:
     @jax.jit
     def forward(params, tokens):
         positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
         bound = bind(abstract(model).graphdef, params)
         return bound.logits(bound(tokens, positions, None))
 
-    (greedy,) = generate(
-        model,
-        params,
-        hf_weights.TOKENS.tolist(),
-        num_tokens=num_tokens,
-        sampling=Sampling(temperature=0, top_k=None, top_p=1.0),
-    )
-    logits = forward(params, hf_weights.TOKENS.astype(np.int32))[0]
-    return np.asarray(logits), greedy
+    return np.asarray(forward(params, hf_weights.TOKENS.astype(np.int32))[0])
 
 
 def check_equal(a: pathlib.Path, b: pathlib.Path) -> None:

@@ -18,20 +18,28 @@ from podium.resume import SavedBase
 from podium.starts import take_along
 from tests.pretrained.folders import imported
 
+KINDS = {"lora": LoraConfig, "dora": DoraConfig}
 # Of GPT-2 one matmul of the three that c_attn holds; the others keep what they do.
-TARGETS = {
+_BOTH = {
     "llama_3_8b": ("attention/*", "mlp/*", "head"),
     "gpt2_124m": ("attention/query", "attention/out", "mlp/up"),
     "gemma_2_2b": ("attention/*", "mlp/gate"),
     "deepseek_v2_lite": ("attention/*",),
 }
-KINDS = {"lora": LoraConfig, "dora": DoraConfig}
+TARGETS = {f"{name}.{kind}": t for name, t in _BOTH.items() for kind in KINDS}
+# Experts; of Qwen half of a parameter, of DeepSeek shared and dense MLPs as well.
+TARGETS |= {
+    "mixtral_8x7b.lora": ("attention/query", "mlp/*"),
+    "qwen_3_30b_a3b.lora": ("mlp/up",),
+    "deepseek_v3.lora": ("attention/out", "mlp/*"),
+}
 
 
 def adapted(name: str, kind: str, home: pathlib.Path, **changes) -> pathlib.Path:
     """A run folder with adapters on an imported golden folder, home/"hf"."""
     base = imported(name, home)
-    lora = KINDS[kind](rank=3, alpha=4.0, **{"targets": TARGETS[name], **changes})
+    targets = changes.pop("targets", None) or TARGETS[f"{name}.{kind}"]
+    lora = KINDS[kind](rank=3, alpha=4.0, targets=targets, **changes)
     run = home / kind
     write_adapters(run, base, lora, name)
     take_along(base, run)

@@ -11,12 +11,13 @@ import pathlib
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from podium import convert
 from podium.errors import ConfigError
 from podium.pretrained.to_hf import plan_export
 from podium.pretrained.to_peft import export_peft, plan_peft
-from tests.pretrained.folders import answers, exported, imported
+from tests.pretrained.folders import exported, imported, logits_of
 from tests.pretrained.peft_folders import TARGETS, adapted
 
 GOLDEN = json.loads(
@@ -25,11 +26,21 @@ GOLDEN = json.loads(
 
 
 def test_the_golden_file_has_every_family_and_kind():
-    assert set(GOLDEN) == {f"{n}.{kind}" for n in TARGETS for kind in ("lora", "dora")}
+    assert set(GOLDEN) == set(TARGETS)
 
 
 # Every family once and both kinds; the others of the file took minutes and said no more.
-@pytest.mark.parametrize("name", [n for i, n in enumerate(GOLDEN) if i % 4 in (0, 3)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deepseek_v2_lite.dora",
+        "deepseek_v3.lora",
+        "gemma_2_2b.lora",
+        "gpt2_124m.dora",
+        "llama_3_8b.lora",
+        "mixtral_8x7b.lora",
+    ],
+)
 def test_logits_are_those_of_peft_on_the_files_that_are_exported(name, tmp_path):
     want, (family, kind) = GOLDEN[name], name.split(".")
     run = adapted(family, kind, tmp_path)
@@ -41,21 +52,21 @@ def test_logits_are_those_of_peft_on_the_files_that_are_exported(name, tmp_path)
     want["config"]["base_model_name_or_path"] = config["base_model_name_or_path"]
     assert config == want["config"]
     logits = np.array(want["logits"])
-    got, _ = answers(run, 1)  # merged on the device
+    got = logits_of(run)  # merged on the device
     np.testing.assert_allclose(got[-len(logits) :], logits, rtol=0, atol=1e-4)
 
 
 def test_the_merged_export_computes_the_same(tmp_path):
     """Merged on the host share by share, and read as any model."""
     run = adapted("llama_3_8b", "dora", tmp_path, base_dtype="int8")
-    want, _ = answers(run, 1)
+    want = logits_of(run)
     exported(run, tmp_path / "out")
     again = tmp_path / "again"
     flags = ["--from=hf", f"--input={tmp_path / 'out'}", f"--output={again}"]
     assert convert.main(flags) == 0
-    got, _ = answers(again, 1)
+    got = logits_of(again)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
-    plain, _ = answers(tmp_path / "run", 1)
+    plain = logits_of(tmp_path / "run")
     assert np.abs(plain - want).max() > 0.1
 
 
@@ -67,8 +78,8 @@ def test_adapters_sit_on_adapters(tmp_path):
     first = adapted("llama_3_8b", "dora", tmp_path)
     second = tmp_path / "second"
     write_adapters(second, first, LoraConfig(rank=2), "second")
-    want, _ = answers(second, 1)
-    got, _ = answers(imported_again(second, tmp_path), 1)
+    want = logits_of(second)
+    got = logits_of(imported_again(second, tmp_path))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
 
 
@@ -85,9 +96,36 @@ def test_a_run_without_adapters_has_none_for_peft(tmp_path):
         plan_peft(plan_export(run, 0))
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_adapters_on_shared_experts_are_refused(kind, tmp_path):
-    """peft 0.21.2 gives the logits of the model without them, or an error of its own."""
-    run = adapted("deepseek_v2_lite", kind, tmp_path, targets=("mlp/shared/*",))
-    with pytest.raises(ConfigError, match=r"shared_experts\.\w+, which peft mistakes"):
+@pytest.mark.parametrize(
+    ("name", "target", "said"),
+    [
+        (
+            "deepseek_v2_lite",
+            "mlp/shared/*",
+            r"layers\.1\.mlp\.shared_experts\.down_proj",
+        ),
+        ("mixtral_8x7b", "mlp/up", r"layers\.0\.mlp\.experts\.gate_up_proj"),
+    ],
+)
+def test_peft_has_no_dora_of_parameters(name, target, said, tmp_path):
+    run = adapted(name, "dora", tmp_path, targets=(target,))
+    with pytest.raises(ConfigError, match=said + ".* lora.kind is 'dora'"):
         plan_peft(plan_export(run, 0))
+
+
+def test_half_of_a_parameter_of_experts_has_its_own_rank(tmp_path):
+    """Up alone: of `gate_up_proj` the first rows stay as they are."""
+    run = adapted("qwen_3_30b_a3b", "lora", tmp_path)
+    export_peft(plan_peft(plan_export(run, 0)), tmp_path / "out", "F32")
+    weights = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    want = GOLDEN["qwen_3_30b_a3b.lora"]
+    assert hashlib.sha256(weights).hexdigest() == want["sha256"]
+    arrays = safetensors.numpy.load(weights)
+    at = "base_model.model.model.layers.1.mlp.experts.lora_{}.weight"
+    a, b = (arrays[at.format(name)] for name in "AB")
+    assert a.shape == (4 * 3, 24)
+    assert b.shape == (2 * 40, 3 * 4)
+    assert not b[:40].any()
+    assert b[40:].all()
+    logits = np.array(want["logits"])
+    np.testing.assert_allclose(logits_of(run)[-len(logits) :], logits, atol=1e-4)

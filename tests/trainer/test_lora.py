@@ -12,7 +12,6 @@ from flax import nnx
 
 from podium.aot.chips import parse_slice
 from podium.config_lora import DoraConfig, LoraConfig
-from podium.config_model import MoeConfig
 from podium.errors import ConfigError
 from podium.models import adapters, bind
 from podium.models.adapted import Adapted
@@ -186,26 +185,6 @@ def test_targets_are_matmuls(pattern, names, message):
         adapters.targets(model, lora)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_experts_take_no_adapters():
-    """They may be frozen in any type."""
-    moe = MoeConfig(num_experts=4, experts_per_token=2, dim=16, num_shared_experts=1)
-    model = dataclasses.replace(tiny.MODEL, mlp=moe)
-    lora = LoraConfig(targets=("mlp/gate",), base_dtype="int8")
-    with pytest.raises(ConfigError, match="mlp/gate, experts, which take no adapters"):
-        adapters.targets(bind.abstract(model), lora)
-    cfg = config(dataclasses.replace(lora, targets=("mlp/*",)), model=model)
-    parts, state = tiny.start(cfg)
-    mlp = state.params["stack"]["block_0"]["mlp"]
-    assert set(mlp) == {"shared"}
-    assert state.frozen["stack"]["block_0"]["mlp"]["gate"].qvalue.dtype == jnp.int8
-    batch = jax.device_put(tiny.batch(0), batch_sharding(parts.rules))
-    losses = []
-    for _ in range(4):
-        state, metrics = parts.train_step(state, batch)
-        losses.append(float(metrics["loss"]))
-    assert losses[-1] < losses[0]
 
 
 def test_what_does_not_go_with_adapters_is_refused():

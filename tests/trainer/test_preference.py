@@ -3,6 +3,7 @@
 """Preferences as the objective."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -13,12 +14,16 @@ import numpy as np
 import pytest
 
 from podium.config import DataConfig, DpoConfig, LossConfig, OptimConfig, ScheduleConfig
+from podium.config_lora import LoraConfig
 from podium.errors import ConfigError
 from podium.input.batch import Batch
+from podium.models import adapters, bind
+from podium.sharding.constrain import use_rules
 from podium.trainer.evaluate import evaluate_pairs
 from podium.trainer.loss import token_logprobs
 from podium.trainer.preference import num_pairs, preference_sums
-from podium.trainer.step import batch_sharding, make_pair_eval_step
+from podium.trainer.state import weights
+from podium.trainer.step import batch_sharding, make_pair_eval_step, run_blocks
 from tests.trainer import tiny
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -206,12 +211,64 @@ def test_the_reference_is_kept_in_the_type_that_it_computes_in():
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
 
 
+LORA = LoraConfig(rank=4, targets=("attention/*", "mlp/*"))
+
+
+@functools.cache
+def adapters_run():
+    return run(config(lora=LORA), 4)
+
+
+def test_with_adapters_the_reference_is_the_model_without_them():
+    rows, state, parts = adapters_run()
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert state.reference is None
+    assert parts.layout.shapes.reference is None
+
+    def logprobs(params, batch):
+        with use_rules(plain.rules):
+            run = run_blocks(plain.model, params, batch)
+            return token_logprobs(
+                run.net.logits, run.hidden_BTD, run.targets_BT, LossConfig()
+            )
+
+    # The base, made by a run that knows neither adapters nor preferences.
+    plain, base = tiny.start(tiny.config(loss=LossConfig()))
+    batch = pairs(9)
+    ours = adapters.merge(bind.abstract(tiny.MODEL), weights(parts.cfg, state))
+    both = (np.array(jax.jit(logprobs)(w, batch)) for w in (ours, base.params))
+    loss, accuracy, chosen, rejected, _ = oracle(*both, batch, parts.cfg.dpo)
+    assert abs(chosen - rejected) > 1e-3
+    _, found = parts.train_step(jax.tree.map(jnp.copy, state), put(parts, batch))
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(found["reward_accuracy"], accuracy, rtol=1e-6)
+    np.testing.assert_allclose(found["reward_chosen"], chosen, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found["reward_rejected"], rejected, rtol=1e-3, atol=1e-6)
+
+
+def test_with_adapters_layout_and_micro_batches_change_nothing():
+    wanted, state, _ = adapters_run()
+    found, other, _ = run(config(tiny.EIGHT, lora=LORA, grad_accum_steps=2), 4)
+    for want, got in zip(wanted, found, strict=True):
+        for name in ("loss", "grad_norm", "reward_margin", "reward_chosen"):
+            np.testing.assert_allclose(got[name], want[name], rtol=1e-3, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5),
+        jax.device_get(state.params),
+        jax.device_get(other.params),
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"init_from": None}, "init_from is not: its weights are the reference"),
         ({"data": DataConfig()}, "cuts pairs at row ends"),
         ({"loss": LossConfig(z_loss=1e-4)}, "dpo has no such part"),
+        (
+            {"lora": LORA, "dpo": DpoConfig(reference_dtype="bfloat16")},
+            "with lora the reference is the frozen weights themselves",
+        ),
     ],
 )
 def test_a_config_that_does_not_go_with_it_is_refused(changes, said):

@@ -68,9 +68,8 @@ def kernels(model: Abstract) -> list[Kernel]:
 
 
 def targets(model: Abstract, lora: Lora) -> list[Kernel]:
-    """The matmuls that `lora.targets` name. Raises ConfigError where one names none, or
-    experts alone, whose grouped matmuls take no adapters."""
-    known = [k for k in kernels(model) if "experts" not in k.axes]
+    """The matmuls that `lora.targets` name. Raises ConfigError where one names none."""
+    known = kernels(model)
     chosen: set[tuple[str, ...]] = set()
     for pattern in lora.targets:
         found = {k.path for k in known if _fits(k.path, pattern)}
@@ -83,17 +82,9 @@ def targets(model: Abstract, lora: Lora) -> list[Kernel]:
 
 
 def _why(model: Abstract, pattern: str, known: list[Kernel]) -> str:
-    others = [
-        ("/".join(path), "experts" in axes)
-        for path, _, axes in _leaves(model)
-        if _fits(path, pattern)
-    ]
-    others.sort(key=lambda other: not other[1])  # experts first: they are matmuls
-    what = "matches nothing"
-    if others:
-        name, is_expert = others[0]
-        kind = "experts, which take no adapters" if is_expert else "no matmul"
-        what = f"matches {name}, {kind}"
+    others = ("/".join(path) for path, *_ in _leaves(model) if _fits(path, pattern))
+    other = next(others, None)
+    what = f"matches {other}, no matmul" if other else "matches nothing"
     names = ", ".join(dict.fromkeys(k.short for k in known))
     return f"{what}; this model's are {names}"
 

@@ -24,9 +24,9 @@ from podium.config_model import (
     MoeConfig,
 )
 from podium.models import moe_capacity, moe_dropless
-from podium.models.adapted import as_float
 from podium.models.layers import GatedMlp, gelu, kernel_normal, residual_normal, silu
 from podium.models.linear import linear_to_float32, value_of
+from podium.models.moe_kernel import expert_kernel
 from podium.models.width import kernel_std
 from podium.sharding.constrain import param, shard
 
@@ -156,15 +156,16 @@ class MoeMlp(nnx.Module):
             else segment_ids_BT > 0
         )
         choice, routing = self.router(x_BTD, is_real_BT)
-        weights = tuple(
-            as_float(value_of(w), x_BTD.dtype) for w in (self.gate, self.up, self.down)
+        kernels = tuple(
+            expert_kernel(value_of(w), x_BTD.dtype)
+            for w in (self.gate, self.up, self.down)
         )
         if isinstance(self.dispatch, CapacityConfig) and not is_decode:
             y_BTD = moe_capacity.experts(
-                x_BTD, *choice, *weights, act=self.act, factor=self.dispatch.factor
+                x_BTD, *choice, *kernels, act=self.act, factor=self.dispatch.factor
             )
         else:
-            y_BTD = moe_dropless.experts(x_BTD, *choice, *weights, act=self.act)
+            y_BTD = moe_dropless.experts(x_BTD, *choice, *kernels, act=self.act)
         if self.shared is not None:
             shared_BTD = self.shared(x_BTD)
             y_BTD = shard(y_BTD, "batch", "act_length", "act_embed") + shard(

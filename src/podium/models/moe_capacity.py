@@ -24,6 +24,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
+from podium.models.moe_kernel import ExpertKernel
 from podium.models.moe_slots import Share, into_slots, out_of_slots, table
 from podium.sharding.constrain import current_rules
 from podium.sharding.rules import ShardingRules
@@ -33,34 +34,40 @@ def experts(
     x_BTD: Array,
     experts_BTk: Array,
     weights_BTk: Array,
-    gate_EDF: Array,
-    up_EDF: Array,
-    down_EFD: Array,
+    gate: ExpertKernel,
+    up: ExpertKernel,
+    down: ExpertKernel,
     *,
     act: Callable[[Array], Array],
     factor: float,
 ) -> Array:
     """Sum over each token's experts that took it; x's type. C slots an expert and row."""
-    T, k, E = x_BTD.shape[1], experts_BTk.shape[-1], gate_EDF.shape[0]
+    T, k, E = x_BTD.shape[1], experts_BTk.shape[-1], gate.w.shape[0]
     C = min(T, math.ceil(factor * k * T / E))
     rules = current_rules()
     axes = _Axes() if rules is None else _axes(rules)  # empty on one device
     run = functools.partial(_on_device, act=act, num_experts=E, capacity=C, axes=axes)
     if rules is not None and rules.mesh.size > 1:
         tokens = P(axes.batch or None, axes.length or None, None)
-        of_E = (*axes.sliced, *axes.exchanged) or None
-        into = P(of_E, axes.embed or None, axes.mlp or None)
-        out = P(of_E, axes.mlp or None, axes.embed or None)
+        of_E = (*axes.sliced, *axes.exchanged)
+        into, out = (of_E, axes.embed, axes.mlp), (of_E, axes.mlp, axes.embed)
         run = jax.shard_map(
             run,
             mesh=rules.mesh,
-            in_specs=(tokens, tokens, tokens, into, into, out),
+            in_specs=(
+                tokens,
+                tokens,
+                tokens,
+                gate.layout(*into),
+                up.layout(*into),
+                down.layout(*out),
+            ),
             out_specs=P(
                 axes.batch or None, (*axes.length, *axes.scatter) or None, None
             ),
             check_vma=False,
         )
-    return run(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD)
+    return run(x_BTD, experts_BTk, weights_BTk, gate, up, down)
 
 
 class _Axes(NamedTuple):
@@ -93,9 +100,9 @@ def _on_device(
     x_BTD: Array,
     experts_BTk: Array,
     weights_BTk: Array,
-    gate_EDF: Array,
-    up_EDF: Array,
-    down_EFD: Array,
+    gate: ExpertKernel,
+    up: ExpertKernel,
+    down: ExpertKernel,
     *,
     act: Callable[[Array], Array],
     num_experts: int,
@@ -114,9 +121,9 @@ def _on_device(
     x_BTD, experts_BTk, weights_BTk = (
         whole(t, axes.length) for t in (x_BTD, experts_BTk, weights_BTk)
     )
-    gate_EDF, up_EDF = whole(gate_EDF, axes.embed), whole(up_EDF, axes.embed)
+    gate, up = gate.whole_inputs(axes.embed), up.whole_inputs(axes.embed)
     # Gathered along its last dim it would have to be turned round whole.
-    down_EDF = whole(down_EFD.swapaxes(1, 2), axes.embed)
+    down = down.turned().whole_outputs(axes.embed)
     (B, T, D), k = x_BTD.shape, experts_BTk.shape[-1]
     mine = _share(num_experts, axes.sliced)
     # Devices that hold parts of the same rows fill a share of the slots each.
@@ -127,17 +134,17 @@ def _on_device(
 
     x_SD: Array = into_slots(x_BTD.reshape(B * T, D), where, k)
     # Of P devices, S slots of each of E experts.
-    x_PESD = exchanged(x_SD).reshape(-1, gate_EDF.shape[0], B * places.size, D)
+    x_PESD = exchanged(x_SD).reshape(-1, gate.w.shape[0], B * places.size, D)
     x_PESD = checkpoint_name(x_PESD, "expert_input")
     # Weighted before the last matmul, not after: no gradient needs its result then.
     weights_S: Array = exchanged(into_slots(weights_BTk.reshape(-1), where, 1))
     weights_PES1 = weights_S.reshape(*x_PESD.shape[:3], 1).astype(x_PESD.dtype)
-    gate_PESF = jnp.einsum("PESD,EDF->PESF", x_PESD, gate_EDF)
+    gate_PESF = gate.times(x_PESD, _product)
     gate_PESF = checkpoint_name(gate_PESF, "expert_gate")
-    up_PESF = jnp.einsum("PESD,EDF->PESF", x_PESD, up_EDF)
+    up_PESF = up.times(x_PESD, _product)
     up_PESF = checkpoint_name(up_PESF, "expert_up")
     h_PESF = act(gate_PESF) * up_PESF * weights_PES1
-    y_PESD = jnp.einsum("PESF,EDF->PESD", h_PESF, down_EDF)
+    y_PESD = down.times(h_PESF, _product)
     y_nD: Array = out_of_slots(exchanged(y_PESD.reshape(x_SD.shape)), where, k)
     y_BTD = y_nD.reshape(B, T, D)
 
@@ -147,6 +154,10 @@ def _on_device(
     if scattered:
         y_BTD = jax.lax.psum_scatter(y_BTD, scattered, scatter_dimension=1, tiled=True)
     return jax.lax.psum(y_BTD, summed) if summed else y_BTD
+
+
+def _product(x: Array, w: Array, is_turned: bool) -> Array:
+    return jnp.einsum("PESI,EOI->PESO" if is_turned else "PESI,EIO->PESO", x, w)
 
 
 def _share(total: int, axes: tuple[str, ...]) -> Share:

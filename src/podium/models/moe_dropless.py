@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from podium.models.grouped_matmul import grouped_matmul
+from podium.models.moe_kernel import ExpertKernel
 from podium.sharding.constrain import current_rules
 
 
@@ -24,19 +25,17 @@ def experts(
     x_BTD: Array,
     experts_BTk: Array,
     weights_BTk: Array,
-    gate_EDF: Array,
-    up_EDF: Array,
-    down_EFD: Array,
+    gate: ExpertKernel,
+    up: ExpertKernel,
+    down: ExpertKernel,
     *,
     act: Callable[[Array], Array],
 ) -> Array:
     """Sum over each token's experts of weight * down(act(gate(x)) * up(x)); x's type."""
     rules = current_rules()
     if rules is None or rules.mesh.size == 1:
-        down_EDF = down_EFD.swapaxes(1, 2)
-        return _local(
-            x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EDF, act, None
-        )
+        kernels = gate, up, down.turned()
+        return _local(x_BTD, experts_BTk, weights_BTk, *kernels, act, None)
     expert_axes, embed_axes = (
         rules.mesh_axes("experts"),
         rules.mesh_axes("expert_embed"),
@@ -48,20 +47,17 @@ def experts(
     shares = [axis for axis in expert_axes if axis in batch_axes]
 
     def on_device(x, chosen, weights, gate, up, down):
-        # Gathered along its last dim it would have to be turned round whole.
-        down = down.swapaxes(1, 2)
         if shares:
             x, chosen, weights = (
                 jax.lax.all_gather(t, tuple(shares), axis=0, tiled=True)
                 for t in (x, chosen, weights)
             )
-        if embed_axes:
-            gate = jax.lax.all_gather(gate, embed_axes, axis=1, tiled=True)
-            up = jax.lax.all_gather(up, embed_axes, axis=1, tiled=True)
-            down = jax.lax.all_gather(down, embed_axes, axis=1, tiled=True)
+        gate, up = gate.whole_inputs(embed_axes), up.whole_inputs(embed_axes)
+        # Gathered along its last dim it would have to be turned round whole.
+        down = down.turned().whole_outputs(embed_axes)
         first = None
         if expert_axes:
-            first = jax.lax.axis_index(expert_axes) * gate.shape[0]
+            first = jax.lax.axis_index(expert_axes) * gate.w.shape[0]
         y = _local(x, chosen, weights, gate, up, down, act, first)
         if shares:
             y = jax.lax.psum_scatter(y, tuple(shares), scatter_dimension=0, tiled=True)
@@ -70,7 +66,8 @@ def experts(
         return jax.lax.psum(y, mlp_axes) if mlp_axes else y
 
     tokens = P(batch_axes or None, length or None, None)
-    into = P(expert_axes or None, embed_axes or None, mlp_axes or None)
+    into = expert_axes, embed_axes, mlp_axes
+    out = expert_axes, mlp_axes, embed_axes
     return jax.shard_map(
         on_device,
         mesh=rules.mesh,
@@ -78,22 +75,22 @@ def experts(
             tokens,
             tokens,
             tokens,
-            into,
-            into,
-            P(expert_axes or None, mlp_axes or None, embed_axes or None),
+            gate.layout(*into),
+            up.layout(*into),
+            down.layout(*out),
         ),
         out_specs=P(batch_axes or None, (*length, *scatter) or None, None),
         check_vma=False,
-    )(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EFD)
+    )(x_BTD, experts_BTk, weights_BTk, gate, up, down)
 
 
-def _local(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EDF, act, first):
+def _local(x_BTD, experts_BTk, weights_BTk, gate, up, down, act, first):
     """The part of the sum that the experts `first` .. first + E - 1 make.
 
     `first` None: they are all the experts there are.
     """
     B, T, D = x_BTD.shape
-    k, E = experts_BTk.shape[-1], gate_EDF.shape[0]
+    k, E = experts_BTk.shape[-1], gate.w.shape[0]
     expert_R, num_groups = experts_BTk.reshape(-1), E
     if first is not None:
         expert_R, num_groups = expert_R - first, E + 1
@@ -112,16 +109,19 @@ def _local(x_BTD, experts_BTk, weights_BTk, gate_EDF, up_EDF, down_EDF, act, fir
         is_used_R1 = (jnp.arange(B * T * k) < jnp.sum(sizes[:E]))[:, None]
         return jnp.where(is_used_R1, a, 0)
 
+    def product(x: Array, w: Array, is_turned: bool) -> Array:
+        return grouped_matmul(x, w, sizes, transpose_w=is_turned)
+
     x_RD = used(sorted_copies(x_BTD.reshape(B * T, D), order_R, k))
     x_RD = checkpoint_name(x_RD, "expert_input")
     # Weighted before the last matmul, not after: no gradient needs its result then.
     weights_R1 = used(in_order(weights_BTk.reshape(-1, 1), order_R)).astype(x_RD.dtype)
-    gate_RF = grouped_matmul(x_RD, gate_EDF, sizes)
+    gate_RF = gate.times(x_RD, product)
     gate_RF = checkpoint_name(gate_RF, "expert_gate")
-    up_RF = grouped_matmul(x_RD, up_EDF, sizes)
+    up_RF = up.times(x_RD, product)
     up_RF = checkpoint_name(up_RF, "expert_up")
     h_RF = act(gate_RF) * up_RF * weights_R1
-    y_RD = used(grouped_matmul(h_RF, down_EDF, sizes, transpose_w=True))
+    y_RD = used(down.times(h_RF, product))
     y_nD: Array = summed_copies(y_RD, order_R, k)
     return y_nD.reshape(B, T, D)
 

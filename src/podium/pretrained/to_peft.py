@@ -5,11 +5,11 @@
 Their matrices are named by the modules of transformers that they change. Where such a
 module holds several of our matmuls side by side (c_attn of GPT-2, kv_b_proj of
 DeepSeek) so do its adapters: the A one below the other, the B as blocks on a diagonal,
-the rank their sum, and the scale alpha / rank the same.
+the rank their sum, and the scale alpha / rank the same. Experts: `peft_experts.py`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from podium.pretrained import side_files
 from podium.pretrained.adapted_params import AdaptedParams
 from podium.pretrained.new_run import check_output, under_way
 from podium.pretrained.origin import ORIGIN_FILE
+from podium.pretrained.peft_experts import Experts, experts_of, inner_modules
 from podium.pretrained.rows import Leaf, Tensor
 from podium.pretrained.safetensors_files import DTYPES
 from podium.pretrained.to_hf import Plan
@@ -40,6 +41,7 @@ class Peft(NamedTuple):
     plan: Plan
     params: AdaptedParams
     modules: dict[str, Tensor]  # name of a module -> its tensor
+    experts: list[Experts]
     config: dict[str, Any]
 
 
@@ -52,26 +54,36 @@ def plan_peft(plan: Plan) -> Peft:
             f"{plan.workdir} trained all weights (lora is None), so there are no "
             "adapters; export it with --to=hf"
         )
-    modules: dict[str, Tensor] = {}
     everything = list(plan.tensors.values())
-    for tensor in everything:
-        if not any(leaf.path in params.targets for leaf in tensor.leaves):
-            continue
-        modules[tensor.name.removesuffix(".weight")] = tensor
-    names = [tensor.name.removesuffix(".weight") for tensor in everything]
-    _check_experts(plan.workdir, modules, names)
-    return Peft(plan, params, modules, _config(params, plan.family, modules, names))
-
-
-def _check_experts(workdir: Any, modules: dict[str, Tensor], names: list[str]) -> None:
-    """peft 0.21 takes gate_proj and the like for the experts', by their ends: adapters of
-    LoRA are lost with a warning, those of DoRA refused."""
-    mine = next((name for name in modules if ".mlp." in name), None)
-    if mine and any(".experts." in name for name in names):
+    all_experts = experts_of(everything, params.targets)
+    experts = [each for each in all_experts if each.count]
+    plain = [t for t in everything if "{expert}" not in t.row.theirs]
+    modules = {
+        tensor.name.removesuffix(".weight"): tensor
+        for tensor in plain
+        if any(leaf.path in params.targets for leaf in tensor.leaves)
+    }
+    names = {tensor.name.removesuffix(".weight") for tensor in plain}
+    names |= {each.name for each in all_experts}
+    beside = _beside_experts(modules) if len(plain) < len(everything) else set()
+    if isinstance(params.lora, DoraConfig) and (experts or beside):
+        name = min(beside) if beside else experts[0].name
         raise ConfigError(
-            f"{workdir} has adapters on {mine}, which peft mistakes for the experts' own; "
-            "export the merged model with --to=hf, or train adapters of attention/* alone"
+            f"{plan.workdir} has adapters on {name}, which peft takes as a parameter, and "
+            "lora.kind is 'dora', which it has for modules alone; export the merged model "
+            "with --to=hf, or train with --config.lora.kind=lora"
         )
+    config = _config(params, plan.family, modules, names, experts, beside)
+    return Peft(plan, params, modules, experts, config)
+
+
+def _beside_experts(modules: dict[str, Tensor]) -> set[str]:
+    """The MLPs, shared or of a dense prefix, in a model with experts.
+
+    By its end peft 0.21 takes the name of such a module for the experts' own, and loses
+    the adapter. Their weights are named as parameters, which it leaves as they are.
+    """
+    return {name for name in modules if ".mlp." in name}
 
 
 def export_peft(peft: Peft, output: str | Path, dtype: str) -> int:
@@ -82,25 +94,38 @@ def export_peft(peft: Peft, output: str | Path, dtype: str) -> int:
     arrays: dict[str, np.ndarray] = {}
     for name, tensor in peft.modules.items():
         for suffix, array in _matrices(peft.params, tensor).items():
-            arrays[f"{_PREFIX}{name}.{suffix}"] = np.ascontiguousarray(
-                array, DTYPES[dtype]
-            )
+            arrays[f"{name}.{suffix}"] = array
+    places = inner_modules(peft.experts)
+    for each in peft.experts:
+        for suffix, array in each.matrices(peft.params).items():
+            arrays[f"{places[each.name]}.{suffix}"] = array
+    stored = {
+        f"{_PREFIX}{name}": np.ascontiguousarray(array, DTYPES[dtype])
+        for name, array in arrays.items()
+    }
     with under_way(output) as part:
-        safetensors.numpy.save_file(arrays, part / WEIGHTS, metadata={"format": "pt"})
+        safetensors.numpy.save_file(stored, part / WEIGHTS, metadata={"format": "pt"})
         side_files.write_json(part / CONFIG, peft.config)
         side_files.write_json(part / ORIGIN_FILE, peft.plan.origin)
     return sum(array.size for array in arrays.values())
 
 
 def _config(
-    params: AdaptedParams, family: str, modules: dict[str, Tensor], names: list[str]
+    params: AdaptedParams,
+    family: str,
+    modules: dict[str, Tensor],
+    names: Set[str],
+    experts: list[Experts],
+    beside: set[str],
 ) -> dict[str, Any]:
     lora: Lora = params.lora
     counts = {name: _count(params, tensor) for name, tensor in modules.items()}
+    counts |= {each.name: each.count for each in experts}
     joined = {_suffix(name): n for name, n in counts.items() if n > 1}
-    # By the end of a name, as is usual, where that says no other modules too.
-    ends = {_suffix(name) for name in modules}
-    is_plain = all(name in modules for name in names if _suffix(name) in ends)
+    targets = _by_ends(modules.keys() - beside, names, _suffix)
+    of_experts = _by_ends({each.name for each in experts}, names, _behind_layer)
+    of_mlps = _by_ends(beside, names, _behind_layer)
+    parameters = sorted([*of_experts, *(f"{name}.weight" for name in of_mlps)])
     origin = side_files.read_json(Path(params.saved.path) / IMPORTED)
     return {
         "peft_type": "LORA",
@@ -113,7 +138,8 @@ def _config(
         "use_dora": isinstance(lora, DoraConfig),
         "use_rslora": False,
         "fan_in_fan_out": family == "gpt2",
-        "target_modules": sorted(ends if is_plain else modules),
+        "target_modules": targets,
+        **({"target_parameters": parameters} if parameters else {}),
         "rank_pattern": {name: lora.rank * n for name, n in joined.items()},
         "alpha_pattern": {name: lora.alpha * n for name, n in joined.items()},
         "modules_to_save": None,
@@ -122,8 +148,19 @@ def _config(
     }
 
 
+def _by_ends(chosen: Set[str], names: Set[str], end: Callable[[str], str]) -> list[str]:
+    """By the ends of names, as is usual, where they say no others of `names` too."""
+    ends = {end(name) for name in chosen}
+    is_plain = all(name in chosen for name in names if end(name) in ends)
+    return sorted(ends if is_plain else chosen)
+
+
 def _suffix(name: str) -> str:
     return name.rpartition(".")[2]
+
+
+def _behind_layer(name: str) -> str:
+    return re.sub(r"^.*\.layers\.\d+\.", "", name)
 
 
 def _count(params: AdaptedParams, tensor: Tensor) -> int:

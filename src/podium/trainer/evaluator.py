@@ -17,7 +17,7 @@ from podium.input.spec import StreamSpec
 from podium.trainer.evaluate import evaluate, evaluate_pairs
 from podium.trainer.profile import EVALUATION
 from podium.trainer.setup import Setup
-from podium.trainer.state import TrainState, weights
+from podium.trainer.state import TrainState, reference, weights
 from podium.trainer.step import make_eval_step, make_pair_eval_step
 
 
@@ -74,4 +74,4 @@ class Evaluator:
 
 def _pair(cfg: TrainConfig, state: TrainState) -> tuple[Any, Any]:
     """What is trained and what it is measured against, of a state or of shardings."""
-    return weights(cfg, state), state.reference
+    return weights(cfg, state), reference(cfg, state)

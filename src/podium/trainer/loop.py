@@ -353,7 +353,7 @@ class Trainer:
         state, self.saver.base = first_state(
             setup, self.workdir, self.resume_step, self.saver.restore
         )
-        if self.cfg.dpo is None:
+        if not self.cfg.has_reference:
             return state
         is_new = self.resume_step is None
         step = reference_step(

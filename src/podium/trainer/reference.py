@@ -4,8 +4,7 @@
 
 They lie as the weights that are trained do, and are in no checkpoint: a run that is
 continued reads them again, from the checkpoint that D/reference.json names. With
-adapters the weights below them would be the same reference: it is here that they would
-be taken instead of a copy.
+adapters there is no such copy: the weights below them are the same (`state.reference`).
 """
 
 import dataclasses
@@ -57,7 +56,7 @@ def reference_of(
 
 def with_itself(state: TrainState, cfg: TrainConfig, layout: StateLayout) -> TrainState:
     """The state with its own weights as the reference, as at the beginning of a run."""
-    if cfg.dpo is None:
+    if not cfg.has_reference:
         return state
     copy = jax.jit(
         lambda params: as_reference(params, cfg),

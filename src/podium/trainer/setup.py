@@ -94,7 +94,7 @@ def setup(cfg: TrainConfig, devices: list | None = None) -> Setup:
         state_memory=cfg.optim.state_memory,
         frozen=frozen,
     )
-    if cfg.dpo is not None:
+    if cfg.has_reference:
         state_layout = with_reference(state_layout, cfg)
     step = make_train_step(cfg, model, optimizer, schedule, rules, state_layout)
     return Setup(cfg, rules, model, schedule, optimizer, state_layout, step)

@@ -34,7 +34,7 @@ class TrainState:
     ema: Any  # averaged params, or None
     recent: Any  # guard.Recent: losses and gradient norms of the last steps
     frozen: Any = None  # with adapters, which `params` then are: the weights below them
-    reference: Any = None  # with `dpo`: other weights, which stay (reference.py)
+    reference: Any = None  # with `dpo`, without adapters: other weights, which stay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,12 @@ def weights(cfg: TrainConfig, state: TrainState) -> Any:
     averages; with adapters as `adapters.bound` puts them. Of shardings alike."""
     params = state.params if state.ema is None else state.ema
     return adapters.bound(cfg.lora, params, state.frozen)
+
+
+def reference(cfg: TrainConfig, state: TrainState) -> Any:
+    """What a run on preferences is measured against, of a state or of shardings: the
+    weights below its adapters, or a copy of those that it began with."""
+    return state.reference if cfg.lora is None else state.frozen
 
 
 def layout(

@@ -35,7 +35,7 @@ from podium.trainer.loss import (
 )
 from podium.trainer.optimizer import make_clip, make_rule
 from podium.trainer.preference import PreferenceSums, num_pairs, preference_sums
-from podium.trainer.state import StateLayout, TrainState
+from podium.trainer.state import StateLayout, TrainState, reference
 from podium.trainer.update import Updatable, is_on_host, update_by_layer
 
 Sums = LossSums | PreferenceSums
@@ -287,10 +287,11 @@ def _gradients(
     # accumulated gradients equal the big batch's also when padding is uneven.
     params, num_tokens = state.params, scored_tokens(batch.targets)
     pairs = None if cfg.dpo is None else num_pairs(batch)
+    stays = reference(cfg, state)
 
     def objective(params: Any, part: Batch) -> tuple[Array, tuple[Sums, Loads]]:
         whole = bound(cfg.lora, params, state.frozen)
-        sums, loads = _forward(cfg, model, whole, state.reference, part)
+        sums, loads = _forward(cfg, model, whole, stays, part)
         if isinstance(sums, PreferenceSums):
             assert pairs is not None
             return sums.objective(pairs, num_tokens), (sums, loads)
