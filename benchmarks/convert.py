@@ -1,16 +1,18 @@
 # Copyright 2026 The Podium Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The host memory and time that bringing a GGUF in takes.
+"""The host memory and time that bringing weights in and out takes.
 
 python benchmarks/convert.py --input=FILE.gguf > benchmarks/results/convert.md
 
-Each file is converted by `podium.convert --from=gguf` in a process of its own, whose peak
-resident memory the system counts (VmHWM). What a tiny model takes (Python, jax, Orbax)
-is taken off: the rest stands beside the model's largest tensor, in float32. The first
-file is given; the others are made here, quantised as Q8_0, with random numbers.
+Each file is converted by `podium.convert --from=gguf`, the run folder by `--to=hf` in
+float32, and that by `--from=hf`, each in a process of its own, whose peak resident memory
+the system counts (VmHWM). What a tiny model takes (Python, jax, Orbax) is taken off: the
+rest stands beside the model's largest tensor, in float32. The first file is given; the
+others are made here, quantised as Q8_0, with random numbers.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,9 +100,10 @@ def make(path: Path, sizes: Sizes) -> Path:
     return path
 
 
-def convert(path: Path, folder: Path) -> tuple[float, float]:
+def convert(how: str, path: Path, folder: Path) -> tuple[float, float]:
     """(peak memory of the process in MiB, seconds)."""
-    flags = ["--from=gguf", f"--input={path}", f"--output={folder}"]
+    flags = [how, f"--input={path}", f"--output={folder}"]
+    flags += ["--dtype=float32"] if how.startswith("--to") else []
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, *flags],
@@ -110,6 +113,16 @@ def convert(path: Path, folder: Path) -> tuple[float, float]:
     )
     secs = time.perf_counter() - start
     return int(done.stdout.split("VmHWM:")[1].split()[0]) / 1024, secs
+
+
+def all_ways(path: Path, folder: Path) -> dict[str, tuple[float, float]]:
+    """Way -> what `convert` says of it, from a GGUF on."""
+    run, hf, again = (folder / name for name in ("run", "hf", "again"))
+    ways = [("--from=gguf", path, run), ("--to=hf", run, hf), ("--from=hf", hf, again)]
+    found = {how: convert(how, source, to) for how, source, to in ways}
+    for made in (run, hf, again):
+        shutil.rmtree(made)
+    return found
 
 
 def sizes_of(path: Path) -> tuple[float, float]:
@@ -124,25 +137,25 @@ def main() -> None:
     path = parser.parse_args().input
     print("# python benchmarks/convert.py\n")
     print(
-        "| MiB | file | tensors, float32 | the largest | peak | beside a tiny model's | "
-        "to the largest | seconds |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+        "| MiB | way | tensors, float32 | the largest | peak | beside a tiny model's | "
+        "to the largest | seconds |\n|---|---|--:|--:|--:|--:|--:|--:|"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        usual, secs = convert(make(folder / "tiny.gguf", TINY), folder / "tiny")
-        print(f"| tiny | | | | {usual:,.0f} | | | {secs:.1f} |")
+        usual = all_ways(make(folder / "tiny.gguf", TINY), folder)
+        for how, (peak, secs) in usual.items():
+            print(f"| tiny | `{how}` | | | {peak:,.0f} | | | {secs:.1f} |")
         for label in (path.stem, *MADE):
             at = folder / "model.gguf"
             at = make(at, MADE[label]) if label in MADE else path
             whole, largest = sizes_of(at)
-            peak, secs = convert(at, folder / "run")
-            subprocess.run(["rm", "-r", folder / "run"], check=True)
-            print(
-                f"| {label} | {at.stat().st_size / MIB:,.0f} | {whole:,.0f} | "
-                f"{largest:,.0f} | {peak:,.0f} | {peak - usual:,.0f} | "
-                f"{(peak - usual) / largest:.2f} | {secs:.1f} |",
-                flush=True,
-            )
+            for how, (peak, secs) in all_ways(at, folder).items():
+                over = peak - usual[how][0]
+                print(
+                    f"| {label} | `{how}` | {whole:,.0f} | {largest:,.0f} | {peak:,.0f} | "
+                    f"{over:,.0f} | {over / largest:.2f} | {secs:.1f} |",
+                    flush=True,
+                )
     print("\n```")
     print("\n".join(report.lines(report.provenance())))
     print("```")
