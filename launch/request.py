@@ -102,10 +102,12 @@ def job_flags(
     cfg: TrainConfig,
 ) -> list[str]:
     """What the job's own command is given; of `launch.*`, which concerns the machines,
-    what the services that show the run are to know of them."""
+    the model to leave, and what the services that show the run are to know of them."""
     launch = cfg.launch
     assert launch
     training = {k: v for k, v in overrides.items() if not k.startswith("launch.")}
+    if launch.export:
+        training["launch.export"] = launch.export
     if launch.secrets:
         training["launch.secrets"] = ",".join(launch.secrets)
         training["launch.project"] = launch.project or ""

@@ -61,6 +61,20 @@ def tune(home, name, num_steps, *more) -> int:
     )
 
 
+def make_gold(home, text, name, **more):
+    """Data of the imported model's tokens."""
+    prepare(
+        PrepareSpec(
+            inputs=(str(text),),
+            output=str(home / name),
+            tokenizer=str(home / "run" / "tokenizer.json"),
+            eval_fraction=0.25,
+            num_workers=1,
+            **more,
+        )
+    )
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """An imported model, data of its tokens, a whole run and one that was continued."""
@@ -74,15 +88,7 @@ def home(tmp_path_factory):
     text.mkdir()
     for i in range(8):
         (text / f"{i}.txt").write_text(f"{i}. " + TEXT * 4)
-    prepare(
-        PrepareSpec(
-            inputs=(str(text),),
-            output=str(home / "gold"),
-            tokenizer=str(home / "run" / "tokenizer.json"),
-            eval_fraction=0.25,
-            num_workers=1,
-        )
-    )
+    make_gold(home, text, "gold")
     assert tune(home, "whole", 4) == 0
     assert tune(home, "parts", 2) == 0
     assert tune(home, "parts", 4) == 0
@@ -139,16 +145,7 @@ def test_preferences_are_measured_against_the_base(home, capsys):
     ]
     path = home / "pairs.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    prepare(
-        PrepareSpec(
-            inputs=(str(path),),
-            output=str(home / "pairs"),
-            tokenizer=str(home / "run" / "tokenizer.json"),
-            eval_fraction=0.25,
-            num_workers=1,
-            chat="preferences",
-        )
-    )
+    make_gold(home, path, "pairs", chat="preferences")
     flags = ["--config.dpo.beta=0.5", f"--config.data.paths={home / 'pairs'}"]
     flags += ["--config.data.packing=best_fit", "--config.lora.kind=lora"]
     flags += ["--config.lora.targets=mlp/*", "--config.data.seq_len=16"]

@@ -215,9 +215,14 @@ def test_a_run_on_two_hosts_whose_machines_go_twice_is_the_unbroken_run(
 def test_the_hosts_of_a_slice_find_each_other_by_themselves(
     google, containers, unbroken, tmp_path, capsys
 ):
-    assert launch("slice", "--slice=tpu7x-16") == 0, capsys.readouterr().err
+    export = "--config.launch.export=hf"
+    assert launch("slice", "--slice=tpu7x-16", export) == 0, capsys.readouterr().err
     assert containers.codes == [[0, 0]]
     assert_same_curve(rows_of("slice", tmp_path), unbroken)
+    model = storage.open_folder("gs://podium-tests/e2e/runs/slice/model")
+    whole = {"config.json", "model.safetensors", "podium.json"}
+    assert whole <= set(model.names()), capsys.readouterr().err
+    assert json.loads(model.read("podium.json"))["step"] == STEPS
 
 
 def test_a_mistake_that_only_the_job_can_see_fails_it_with_its_line(

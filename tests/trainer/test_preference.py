@@ -179,6 +179,14 @@ def test_it_begins_at_log_2_and_learns_which_answers_are_chosen():
     jax.tree.map(np.testing.assert_array_equal, state.reference, first.params)
 
 
+def assert_same_weights(found, wanted):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5),
+        jax.device_get(found.params),
+        jax.device_get(wanted.params),
+    )
+
+
 def test_layout_and_micro_batches_change_nothing():
     wanted, state, _ = run(config(), 3)
     for cfg in (config(tiny.EIGHT), config(grad_accum_steps=4)):
@@ -186,11 +194,7 @@ def test_layout_and_micro_batches_change_nothing():
         for want, got in zip(wanted, found, strict=True):
             for name in ("loss", "grad_norm", "reward_margin", "reward_chosen"):
                 np.testing.assert_allclose(got[name], want[name], rtol=2e-4, atol=1e-6)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5),
-            jax.device_get(state.params),
-            jax.device_get(other.params),
-        )
+        assert_same_weights(other, state)
     layout = tiny.start(config(tiny.EIGHT))[0].layout.shardings
     assert layout.reference == layout.params
 
@@ -252,11 +256,7 @@ def test_with_adapters_layout_and_micro_batches_change_nothing():
     for want, got in zip(wanted, found, strict=True):
         for name in ("loss", "grad_norm", "reward_margin", "reward_chosen"):
             np.testing.assert_allclose(got[name], want[name], rtol=1e-3, atol=1e-6)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5),
-        jax.device_get(state.params),
-        jax.device_get(other.params),
-    )
+    assert_same_weights(other, state)
 
 
 @pytest.mark.parametrize(

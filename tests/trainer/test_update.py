@@ -27,9 +27,14 @@ from tests.trainer import tiny
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 STEPS = 3
-# The kernels that tests are compiled with (conftest.py) round otherwise where XLA fused
-# otherwise; with those of a run, --xla_cpu_use_fusion_emitters=true, it is to the bit.
-ROUNDING = {"rtol": 1e-3, "atol": 1e-7}
+
+
+@pytest.fixture(autouse=True)
+def _kernels_of_a_run(monkeypatch):
+    """Those that tests are compiled with (conftest.py) round otherwise where XLA fused
+    otherwise, and here it is to be the same to the bit."""
+    options = {"xla_cpu_use_fusion_emitters": True}
+    monkeypatch.setattr("podium.trainer.setup.compiler_options", lambda mesh: options)
 
 
 def config(memory, optimizer=None, mesh=tiny.ONE_DEVICE, **model) -> TrainConfig:
@@ -78,12 +83,12 @@ LOCAL = AttentionConfig(
     ],
     ids=["adamw", "adamw with a tail on a mesh", "lion on a mesh"],
 )
-def test_the_weights_and_moments_are_those_of_a_run_on_the_device(
+def test_the_weights_and_moments_are_those_of_a_run_on_the_device_bit_for_bit(
     optimizer, mesh, model
 ):
     want = tiny.train(config("device", optimizer, mesh, **model), STEPS)
     got = tiny.train(config("host", optimizer, mesh, **model), STEPS)
-    assert_same(got, want, **ROUNDING)
+    assert_same(got, want, rtol=0, atol=0)
 
 
 def test_muon_orthogonalises_the_same_matrices_layer_by_layer():
@@ -101,7 +106,7 @@ def test_the_layers_of_a_pipeline_are_updated_too(repeats):
     mesh = MeshConfig(stage=2, fsdp=2)
     want = tiny.train(config("device", mesh=mesh, **model), STEPS)
     got = tiny.train(config("host", mesh=mesh, **model), STEPS)
-    assert_same(got, want, **ROUNDING)
+    assert_same(got, want, rtol=0, atol=0)
 
 
 def test_moments_are_in_the_hosts_memory_before_and_after_a_step():
@@ -130,12 +135,12 @@ def test_a_run_resumes_with_its_moments_in_another_memory(tmp_path, saved, resum
     kind = {"device": "device", "host": "pinned_host"}[resumed]
     found = moments(parts, state.opt_state)
     assert {x.sharding.memory_kind for x in found} == {kind}
-    rows = []
+    step, rows = parts.compile_step(), []
     for i in (2, 3):
         one = jax.device_put(tiny.batch(i), batch_sharding(parts.rules))
-        state, metrics = parts.train_step(state, one)
+        state, metrics = step(state, one)
         rows.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
-    assert_same((rows, state), (want_rows[2:], want_state), **ROUNDING)
+    assert_same((rows, state), (want_rows[2:], want_state), rtol=0, atol=0)
 
 
 def test_adafactor_has_nothing_to_keep_on_the_host():

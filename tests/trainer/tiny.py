@@ -71,9 +71,9 @@ def start(cfg: TrainConfig) -> tuple[Setup, TrainState]:
 
 def train(cfg: TrainConfig, steps: int) -> tuple[list[dict[str, float]], TrainState]:
     parts, state = start(cfg)
-    rows = []
+    step, rows = parts.compile_step(), []  # as podium.train does
     for i in range(steps):
         on_devices = jax.device_put(batch(i), batch_sharding(parts.rules))
-        state, metrics = parts.train_step(state, on_devices)
+        state, metrics = step(state, on_devices)
         rows.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
     return rows, state
