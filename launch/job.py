@@ -31,6 +31,7 @@ from launch.trial_metric import TRIAL, TrialMetric
 from podium import cli
 from podium.config_launch import LaunchConfig
 from podium.errors import ConfigError
+from podium.resume import saved_data
 from podium.storage import open_folder
 
 _EXAMPLE = """example:
@@ -142,6 +143,9 @@ def export_model(workdir: Path, to: str) -> dict[str, Any] | None:
             *(sys.executable, "-m", "podium.convert", "--to=hf"),
             *(f"--input={workdir}", f"--output={made}"),
         ]
+        if (saved_data(workdir).get("tokenizer") or {}).get("kind") == "bytes":
+            cli.say("job: the run read bytes, so the model has no tokenizer beside it")
+            command.append("--no_tokenizer")
         if subprocess.run(command).returncode:
             cli.say(f"WARNING: the model is not exported to {to}: see above")
             return None
