@@ -150,7 +150,7 @@ def make_plan(
 
     from podium.aot import hbm
     from podium.models import flops
-    from podium.sharding.mesh import fit_slices
+    from podium.sharding.mesh import fit
     from podium.trainer.setup import setup
 
     params, quantized = flops.param_count(cfg.model), cfg.model.quantization
@@ -167,7 +167,7 @@ def make_plan(
         "hbm_capacity_bytes": where.chip.device_hbm_bytes * where.chip.devices_per_chip,
     }
     # Before libtpu describes the slice.
-    fit_slices(cfg.mesh, where.num_devices, where.num_slices)
+    fit(cfg.mesh, where.num_devices, where.num_slices)
     parts = setup(cfg, aot.devices(where))
     plan["mesh"] = {k: v for k, v in parts.mesh.shape.items() if v > 1}
     if cfg.lora is not None:

@@ -114,13 +114,13 @@ def estimate(candidate: Candidate, cfg: TrainConfig, where: Slice) -> Estimated:
 
 def own(cfg: TrainConfig, where: Slice) -> Estimated:
     """The estimate of the config's own layout; its mesh may be another slice's."""
-    from podium.sharding.mesh import fit_slices  # imports jax
+    from podium.sharding.mesh import fit  # imports jax
 
     mine = Candidate(
         mesh=cfg.mesh, remat=cfg.model.remat, grad_accum_steps=cfg.grad_accum_steps
     )
     try:
-        fit_slices(cfg.mesh, where.num_devices, where.num_slices)
+        fit(cfg.mesh, where.num_devices, where.num_slices)
     except ShardingError as error:
         return Estimated(candidate=mine, reason=str(error))
     return estimate(mine, cfg, where)
@@ -186,16 +186,6 @@ def ranked(found: Sequence[Estimated]) -> list[Estimated]:
         (e for e in found if e.fits),
         key=lambda e: (float(f"{e.step_secs:.4g}"), e.hbm_bytes_per_chip),
     )
-
-
-def frontier(found: Sequence[Estimated]) -> list[Estimated]:
-    """Those that no other beats in both memory and time, by memory."""
-    best: list[Estimated] = []
-    fit = (e for e in found if e.fits)
-    for e in sorted(fit, key=lambda e: (e.hbm_bytes_per_chip, e.step_secs)):
-        if not best or e.step_secs < best[-1].step_secs:
-            best.append(e)
-    return best
 
 
 def reasons(found: Sequence[Estimated], room: float) -> list[tuple[int, str]]:

@@ -19,7 +19,6 @@ from profiling.search import (
     Estimated,
     candidates,
     estimate,
-    frontier,
     own,
     ranked,
     reasons,
@@ -115,22 +114,23 @@ def _alternatives(
 ) -> list[dict[str, Any]]:
     """For whom the fastest takes too much: the fastest without the host's memory, and
     in less of the chip's, each only where it is another one."""
+    best = ranked(found)
     asked = {
         "without the host's memory": [
-            e for e in ranked(found) if ":host" not in e.candidate.remat
+            e for e in best if ":host" not in e.candidate.remat
         ],
         **{
-            f"in {part:.0%} of the memory": ranked(
-                [e for e in frontier(found) if e.hbm_bytes_per_chip <= part * room]
-            )
+            f"in {part:.0%} of the memory": [
+                e for e in best if e.hbm_bytes_per_chip <= part * room
+            ]
             for part in _LESS_MEMORY
         },
     }
-    rows, seen = [], [e.candidate for e in ranked(found)[:1]]
-    for what, best in asked.items():
-        if best and best[0].candidate not in seen:
-            seen.append(best[0].candidate)
-            rows.append({"what": what} | _guess(best[0], cfg, where))
+    rows, seen = [], best[:1]
+    for what, those in asked.items():
+        if those and those[0] not in seen:
+            seen.append(those[0])
+            rows.append({"what": what} | _guess(those[0], cfg, where))
     return rows
 
 
@@ -239,10 +239,11 @@ def print_search(found: dict[str, Any]) -> None:
     mine = found["own"]
     name, *cells = _cells(mine)
     no_room = "" if mine.get("fits", mine["estimate_fits"]) else " (does not fit)"
-    if mine["estimated"]["hbm_bytes_per_chip"]:
+    has_estimate = mine["estimated"]["step_secs"] > 0
+    if has_estimate:
         table.add_row(f"this config: {name}{no_room}", *cells)
     Console(width=max(100, console().width)).print(table)
-    if not mine["estimated"]["hbm_bytes_per_chip"]:
+    if not has_estimate:
         print(f"This config's own layout cannot run here: {mine['estimate_reason']}")
     best = rows[0]
     if mine.get("fits") and mine["step_secs"] <= best.get("step_secs", math.inf):

@@ -7,7 +7,7 @@ import pytest
 from podium.config import MeshConfig
 from podium.config_mesh import SlicesConfig
 from podium.errors import ConfigError, ShardingError
-from podium.sharding.mesh import fit_slices, make_mesh
+from podium.sharding.mesh import fit, make_mesh
 
 
 def ids(mesh) -> np.ndarray:
@@ -33,7 +33,7 @@ def test_an_axis_may_lie_partly_across_slices_the_slice_outermost():
 
 
 def test_slices_default_to_the_data_axis():
-    _, across = fit_slices(MeshConfig(data=8, fsdp=1), 8, 4)
+    _, across = fit(MeshConfig(data=8, fsdp=1), 8, 4)
     assert across["data"] == 4
 
 
@@ -46,11 +46,11 @@ def test_an_axis_that_does_not_divide_by_its_slices_says_so():
 
 def test_a_mesh_for_one_slice_is_told_along_which_axis_several_lie():
     with pytest.raises(ShardingError, match=r"there are 256. Set .*mesh.data=-1"):
-        fit_slices(MeshConfig(fsdp=128), 256, 2)
+        fit(MeshConfig(fsdp=128), 256, 2)
 
 
 def test_slices_that_do_not_exist_are_an_error():
     with pytest.raises(ShardingError, match="takes 3 slices, but there are 4"):
-        fit_slices(MeshConfig(slices=SlicesConfig(data=3)), 8, 4)
+        fit(MeshConfig(slices=SlicesConfig(data=3)), 8, 4)
     with pytest.raises(ConfigError, match="sizes are 1 or more"):
         SlicesConfig(data=0)

@@ -52,7 +52,7 @@ def test_a_dim_that_does_not_divide_names_tensor_axis_and_fix():
 
 
 def test_mesh_takes_what_is_left():
-    assert fit(MeshConfig(data=2, fsdp=-1, tensor=2), 8) == {
+    assert fit(MeshConfig(data=2, fsdp=-1, tensor=2), 8)[0] == {
         "stage": 1,
         "data": 2,
         "fsdp": 2,

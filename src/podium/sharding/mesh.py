@@ -22,16 +22,14 @@ from podium.errors import ShardingError
 log = logging.getLogger(__name__)
 
 
-def fit(cfg: MeshConfig, num_devices: int) -> dict[str, int]:
-    """Axis sizes with -1 filled in. Raises ShardingError unless all devices are used."""
-    return _fit(cfg.sizes(), num_devices, "mesh", "devices")
-
-
-def fit_slices(
-    cfg: MeshConfig, num_devices: int, num_slices: int
+def fit(
+    cfg: MeshConfig, num_devices: int, num_slices: int = 1
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Axis sizes, and how much of each lies across slices. Raises ShardingError unless
-    all devices and slices are used and every axis divides by its part."""
+    """Axis sizes with -1 filled in, and how much of each lies across slices.
+
+    Raises ShardingError unless all devices and slices are used and every axis divides
+    by its part.
+    """
     is_along_data = num_slices > 1 and cfg.slices.data == -1
     sizes = _fit(
         *(cfg.sizes(), num_devices, "mesh", "devices"),
@@ -59,7 +57,7 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """
     devices = list(jax.devices() if devices is None else devices)
     slices = _slices(cfg, devices)
-    sizes, across = fit_slices(cfg, len(devices), len(slices))
+    sizes, across = fit(cfg, len(devices), len(slices))
     inside = tuple(sizes[name] // across[name] for name in MESH_AXES)
     blocks = np.empty((len(slices), *inside), object)
     for i, members in enumerate(slices):
