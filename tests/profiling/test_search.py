@@ -214,14 +214,22 @@ def test_a_config_laid_out_for_another_slice_is_searched_all_the_same(
     search_plot.plot(found, str(tmp_path / "found.png"))
 
 
-def test_the_table_names_what_takes_less_than_the_fastest(capsys, tmp_path):
-    """On a slice with little room to spare, what the host's memory and a chip's buy."""
-    big = dataclasses.replace(llama_3_1_8b(), num_layers=8)
+@pytest.mark.parametrize(
+    ("name", "layers", "first"),
+    [
+        ("v5e-16", 8, "in 75% of the memory"),
+        ("v5e-8", 16, "without the host's memory"),  # the fastest uses it
+    ],
+)
+def test_the_table_names_what_takes_less_than_the_fastest(
+    name, layers, first, capsys, tmp_path
+):
+    big = dataclasses.replace(llama_3_1_8b(), num_layers=layers)
     cfg = config(model=big, data=DataConfig(seq_len=2048), global_batch_seqs=64)
-    found = search_report.search(cfg, parse_slice("v5e-16"), num_compiled=0)
+    found = search_report.search(cfg, parse_slice(name), num_compiled=0)
     room, rows = found["hbm_capacity_bytes"], found["alternatives"]
     fit = [row for row in found["candidates"] if row["fits"]]
-    assert rows
+    assert rows[0]["what"] == first
     for row in rows:
         used = row["estimated"]["hbm_bytes_per_chip"]
         if row["what"] == "without the host's memory":
