@@ -46,6 +46,7 @@ def test_config_survives_the_round_trip_through_config_dict_and_json():
         ("lr", "1", "key 'lr'. Did you mean 'optim.peak_lr'?"),
         ("learning_rate", "1", "Did you mean 'optim.peak_lr'?"),
         ("batch_size", "1", "Did you mean 'global_batch_seqs'?"),
+        ("mesh.pipeline", "4", "'model.pipeline'? Beside it are mesh.stage, mesh.data"),
         ("model.heads", "1", "Did you mean 'model.attention.num_heads'?"),
         ("optim.optimizer.beta", "1", "it goes with optim.optimizer.kind=muon"),
         ("model.xyzzy", "1", "Known here: model.vocab_size, model.vocab_multiple"),

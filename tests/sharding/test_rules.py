@@ -62,6 +62,13 @@ def test_mesh_takes_what_is_left():
     }
 
 
+def test_layers_are_not_to_be_repeated_on_every_stage():
+    eight = rules(MeshConfig(stage=8, fsdp=1))
+    with pytest.raises(ShardingError) as error:
+        eight.sharding(("layers",), (12,), "stack")
+    assert str(error.value).endswith("or model.num_layers=16.")
+
+
 @pytest.mark.parametrize(
     ("mesh", "message"),
     [
