@@ -61,6 +61,15 @@ def tune(home, name, num_steps, *more) -> int:
     )
 
 
+def bring_in(home, family):
+    """`home/run`, a tiny model of that family with a tokenizer of our text."""
+    config = {"vocab_size": VOCAB, "eos_token_id": 0}
+    folder = make_folder(family, home / "hf", tensors=SIZES, config=config)
+    train_bpe([TEXT * 20], VOCAB, is_at_most=True).save(folder)
+    flags = ["--from=hf", f"--input={folder}", f"--output={home / 'run'}"]
+    assert convert.main(flags) == 0
+
+
 def make_gold(home, text, name, **more):
     """Data of the imported model's tokens."""
     prepare(
@@ -79,11 +88,7 @@ def make_gold(home, text, name, **more):
 def home(tmp_path_factory):
     """An imported model, data of its tokens, a whole run and one that was continued."""
     home = tmp_path_factory.mktemp("lora")
-    config = {"vocab_size": VOCAB, "eos_token_id": 0}
-    folder = make_folder("llama_3_8b", home / "hf", tensors=SIZES, config=config)
-    train_bpe([TEXT * 20], VOCAB, is_at_most=True).save(folder)
-    flags = ["--from=hf", f"--input={folder}", f"--output={home / 'run'}"]
-    assert convert.main(flags) == 0
+    bring_in(home, "llama_3_8b")
     text = home / "text"
     text.mkdir()
     for i in range(8):
@@ -100,12 +105,16 @@ def saved_run(home, name) -> dict:
     return json.loads(path.read_text())
 
 
-def test_a_run_that_was_continued_is_the_whole_one(home):
+def assert_same_curves(home):
     whole, parts = (read_metrics(home / name) for name in ("whole", "parts"))
-    assert [r["loss"] for r in parts if "loss" in r] == [
-        r["loss"] for r in whole if "loss" in r
-    ]
+    losses = [r["loss"] for r in whole if "loss" in r]
+    assert [r["loss"] for r in parts if "loss" in r] == losses
+    assert losses[-1] < losses[0]
     assert whole[-1]["eval_loss"] == parts[-1]["eval_loss"]
+
+
+def test_a_run_that_was_continued_is_the_whole_one(home):
+    assert_same_curves(home)
     assert saved_run(home, "whole")["base"] == saved_run(home, "parts")["base"]
 
 
@@ -210,7 +219,7 @@ def others_of(folder) -> dict:
     return {name: wanted.get(name) for name in GOLDEN["qwen_2_7b"]["tensors"]} | wanted
 
 
-def test_it_goes_out_merged_and_to_peft(home, capsys):
+def assert_goes_out_merged(home):
     flags = [f"--input={home / 'whole'}", f"--output={home / 'out'}"]
     assert convert.main(["--to=hf", *flags]) == 0
     again = [f"--input={home / 'out'}", f"--output={home / 'again'}"]
@@ -220,6 +229,10 @@ def test_it_goes_out_merged_and_to_peft(home, capsys):
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), got, want
     )
+
+
+def test_it_goes_out_merged_and_to_peft(home, capsys):
+    assert_goes_out_merged(home)
     flags = [f"--input={home / 'whole'}", f"--output={home / 'peft'}"]
     assert convert.main(["--to=peft", *flags]) == 0
     assert "trained on weights in int8" in capsys.readouterr().err
@@ -228,3 +241,14 @@ def test_it_goes_out_merged_and_to_peft(home, capsys):
     assert set(config["target_modules"]) == {
         *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     }
+
+
+def test_adapters_of_experts_continue_and_go_out_merged(home, tmp_path):
+    bring_in(tmp_path, "mixtral_8x7b")
+    shutil.copytree(home / "gold", tmp_path / "gold")  # the same text, the same tokens
+    flags = ("--config.lora.targets=mlp/*", "--config.mesh.expert=2")
+    assert tune(tmp_path, "whole", 4, *flags) == 0
+    assert tune(tmp_path, "parts", 2, *flags) == 0
+    assert tune(tmp_path, "parts", 4, *flags) == 0
+    assert_same_curves(tmp_path)
+    assert_goes_out_merged(tmp_path)

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weights of a run with adapters, merged share by share: memory for one tensor."""
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,6 +53,7 @@ class AdaptedParams:
             raise CheckpointError(changed_base(self.saved, now))
         self.base = open_params(self.saved.path, self.saved.step)
         model = bind.abstract(cfg.model)
+        self._freezes: dict[str, Callable[[np.ndarray], Any]] = {}
         self.kernels = {k.name: k for k in adapters.kernels(model)}
         self.targets = {k.name for k in adapters.targets(model, lora)}
         trained = adapters.trained(model, lora).shapes
@@ -66,8 +70,7 @@ class AdaptedParams:
     def adapted(self, leaf: Leaf) -> Adapted:
         """The share of a parameter that has an adapter, as it was trained."""
         (w,) = self.base.read([leaf])
-        kernel = self.kernels[leaf.path]._replace(num_leading=0)
-        frozen = adapters.freeze_leaf(self.lora, kernel.path, kernel, jnp.asarray(w))
+        kernel = self.kernels[leaf.path]
 
         def own(name: str, num_in: int) -> np.ndarray | None:
             array = self.own.get(f"{leaf.path}/{name}")
@@ -79,17 +82,27 @@ class AdaptedParams:
 
         a = self.own[f"{leaf.path}/a"][leaf.index]
         scale = self.lora.alpha / self.lora.rank
+        frozen = self._freeze(leaf.path)(w)
         return Adapted(frozen, a, own("b", 1), own("magnitude", 0), scale)
 
     def _merged(self, leaf: Leaf) -> np.ndarray:
         if leaf.path in self.targets:
             return np.asarray(self.adapted(leaf).merged())
         (w,) = self.base.read([leaf])
-        path, kernel = tuple(leaf.path.split("/")), self.kernels.get(leaf.path)
-        if kernel is not None:
-            kernel = kernel._replace(num_leading=0)
-        kept = adapters.freeze_leaf(self.lora, path, kernel, jnp.asarray(w))
+        kept = self._freeze(leaf.path)(w)
         return np.asarray(as_float(kept, jnp.dtype(jnp.float32)))
+
+    def _freeze(self, name: str) -> Callable[[np.ndarray], Any]:
+        """`adapters.freeze_leaf` of a share, compiled as in training: op by op a quotient
+        is rounded otherwise, and one at the border of two eight-bit numbers is another."""
+        if name not in self._freezes:
+            path, kernel = tuple(name.split("/")), self.kernels.get(name)
+            if kernel is not None:
+                kernel = kernel._replace(num_leading=0)
+            self._freezes[name] = jax.jit(
+                functools.partial(adapters.freeze_leaf, self.lora, path, kernel)
+            )
+        return self._freezes[name]
 
 
 def fingerprint(workdir: str | Path, step: int) -> str:
