@@ -320,8 +320,8 @@ def _print(plan: dict[str, Any]) -> None:
         print(f"D{_too_much(plan)[1:]}.")
         if proposal := plan.get("proposal"):
             print(
-                f"This fits, in {size_text(proposal['hbm_bytes_per_chip'])} a chip: "
-                f"{proposal['change']}"
+                f"This fits, in {size_text(proposal['hbm_bytes_per_chip'])} a chip, "
+                f"{proposal['step_secs']:.4g} s a step: {proposal['change']}"
             )
         return
     print(f"Fits: {size_text(used)} of {size_text(room)} a chip ({used / room:.1%}):")

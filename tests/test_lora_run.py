@@ -238,6 +238,18 @@ def test_it_goes_out_merged_and_to_peft(home, capsys):
     assert "trained on weights in int8" in capsys.readouterr().err
     config = json.loads((home / "peft" / "adapter_config.json").read_text())
     assert config["use_dora"]
+    assert config["base_model_name_or_path"] == str((home / "hf").absolute())
+    modes = [path.stat().st_mode & 0o777 for path in (home / "peft").iterdir()]
+    assert len(set(modes)) == 1  # whoever reads one reads all
+    imported = home / "run" / "imported.json"
+    note = json.loads(imported.read_text())
+    imported.write_text(json.dumps(note | {"from": "/models/a.gguf"}))  # not peft's
+    flags[-1] = f"--output={home / 'peft-of-gguf'}"
+    assert convert.main(["--to=peft", *flags]) == 0
+    imported.write_text(json.dumps(note))
+    config = json.loads((home / "peft-of-gguf" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None
+    config = json.loads((home / "peft" / "adapter_config.json").read_text())
     assert set(config["target_modules"]) == {
         *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     }

@@ -25,7 +25,7 @@ from podium.input.records import decode_record, token_span
 from podium.preparation.shard import document_hash
 from podium.preparation.verify import verify
 from podium.prepare import PrepareSpec
-from podium.tokenizer import load_tokenizer
+from podium.tokenizer import load_tokenizer, train_bpe
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -518,6 +518,24 @@ def test_the_next_command_names_a_config_that_is_there(tmp_path, capsys, monkeyp
     assert pathlib.Path(flags["--config"]).exists()
     assert flags["--config.data.paths"] == "my gold"
     assert flags["--config.eval"] == "None"
+
+
+def test_the_next_command_of_a_models_tokenizer_tunes_that_model(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("to be or not to be")
+    run = tmp_path / "run"
+    run.mkdir()
+    train_bpe(["to be or not to be"], 300, is_at_most=True).save(run)
+    flags = [f"--input={tmp_path / 'a.txt'}", f"--tokenizer={run / 'tokenizer.json'}"]
+
+    def shown(output):
+        prepare.main([*flags, f"--output={tmp_path / output}"])
+        return capsys.readouterr().out.splitlines()[-1]
+
+    (run / "config.json").write_text("{}")  # of a folder of transformers, say
+    assert "--config.model.vocab_size=" in shown("first")
+    (run / "data.json").write_text("{}")
+    assert f"--config={run / 'config.json'} " in (command := shown("second"))
+    assert "vocab_size" not in command
 
 
 def test_tfrecords_without_a_manifest_are_no_text(tmp_path):

@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -164,7 +165,17 @@ def test_every_source_has_a_loss_and_evaluate_finds_it_again(home, unbroken):
         [*command, "--max_groups=1"], env=env(home), capture_output=True, text=True
     )
     assert f"loss        {found['eval_loss']:.4f}" in shown.stdout
+    assert f"{found['eval_tokens']:,} in rows of {found['seq_len']}" in shown.stdout
+    assert re.search(r"evaluate: scoring: done, \d+ batches", shown.stderr)
     assert ".txt" not in shown.stdout
+    shorter = subprocess.run(
+        [*command, "--json", "--seq_len=8"],
+        env=env(home),
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(shorter.stdout)["seq_len"] == 8
+    assert json.loads(shorter.stdout)["eval_loss"] > found["eval_loss"]  # less to go by
 
 
 def test_a_killed_run_continues_to_the_same_curve_bit_for_bit(home, unbroken):

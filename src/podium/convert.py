@@ -63,10 +63,22 @@ def main(argv: Sequence[str]) -> int:
         f"{outcome['tensors']:,} tensors"
     )
     if args.source:
+        _say_next(args)
+    return 0
+
+
+def _say_next(args: argparse.Namespace) -> None:
+    from podium.tokenizer import TOKENIZER_FILE
+
+    if (pathlib.Path(args.output) / TOKENIZER_FILE).exists():
         print(
             f"next: python -m podium.sample --workdir={args.output} --prompt='Once upon'"
         )
-    return 0
+    else:
+        cli.say(
+            f"warning: {args.input} has no tokenizer, so the model takes no text; put "
+            f"{TOKENIZER_FILE} beside its weights and import again"
+        )
 
 
 def _parser() -> cli.Parser:

@@ -8,8 +8,8 @@ python -m podium.evaluate --workdir=runs/quickstart
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from podium import cli, resume
 from podium.config import (
@@ -20,6 +20,8 @@ from podium.config import (
     TrainConfig,
 )
 from podium.errors import ConfigError, DataError, at_work
+
+T = TypeVar("T")
 
 _EXAMPLE = """example:
   python -m podium.evaluate --workdir=runs/quickstart
@@ -42,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         "--split", choices=("eval", "train"), default="eval", help="of the data (eval)"
     )
     parser.add_argument("--batch_seqs", type=int, help="rows at once (as in training)")
+    parser.add_argument("--seq_len", type=int, help="tokens a row (as in training)")
     parser.add_argument(
         "--by",
         choices=("total", "dataset", "source"),
@@ -54,15 +57,17 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    if args.batch_seqs is not None and args.batch_seqs < 1:
-        parser.error(f"--batch_seqs is {args.batch_seqs}; expected 1 or more")
-    if args.max_groups is not None and args.max_groups < 1:
-        parser.error(f"--max_groups is {args.max_groups}; expected 1 or more")
+    for name in ("batch_seqs", "seq_len", "max_groups"):
+        number = getattr(args, name)
+        if number is not None and number < 1:
+            parser.error(f"--{name} is {number}; expected 1 or more")
     args.step = resume.find_checkpoint(args.workdir, args.step, cli.say)
     cfg = resume.load_run(args.workdir)
     data = cfg.data
     if args.data:
         data = dataclasses.replace(data, paths=(args.data,), weights=())
+    if args.seq_len:
+        data = dataclasses.replace(data, seq_len=args.seq_len)
     has_pairs = _check_data(args, data)
     if has_pairs and cfg.dpo is None:
         raise ConfigError(
@@ -88,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"  pairs       {result['eval_pairs']:,.0f}")
             print(f"  accuracy    {result['eval_reward_accuracy']:.1%}")
             print(f"  margin      {result['eval_reward_margin']:.3f}")
-        print(f"  tokens      {result['eval_tokens']:,.0f}")
+        print(f"  tokens      {result['eval_tokens']:,.0f} in rows of {data.seq_len:,}")
         _print_groups(result.get("groups", {}))
     return 0
 
@@ -184,13 +189,16 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     layout, num_groups = param_layout(model, rules), len(groups.names)
     eval_step = make_eval_step(cfg, model, rules, layout, num_groups)
     stream = server.open(spec)
+    num_batches = _num_batches(stream)
     with at_work(), prefetch(stream, feed) as batches:
-        grouped = ((b, feed.put_one(groups.of_batch(i))) for i, b, _ in batches)
+        counted = _counted(num_batches, batches)
+        grouped = ((b, feed.put_one(groups.of_batch(i))) for i, b, _ in counted)
         found = evaluate(eval_step, params, grouped, groups.names)
     _say_damage(stream)
     total = found.total
     return {
         "step": args.step,
+        "seq_len": cfg.data.seq_len,
         "eval_loss": total.loss,
         "eval_perplexity": total.perplexity,
         "eval_tokens": total.tokens,
@@ -218,10 +226,12 @@ def _pairs(cfg: TrainConfig, args, stream, feed, rules) -> dict:
     layouts = jax.tree.map(lambda w: w.sharding, both)
     model = bind.abstract(cfg.model)
     eval_step = make_pair_eval_step(cfg, model, rules, layouts)
+    num_batches = _num_batches(stream)
     with at_work(), prefetch(stream, feed) as batches:
-        result = evaluate_pairs(eval_step, both, (b for _, b, _ in batches))
+        counted = _counted(num_batches, batches)
+        result = evaluate_pairs(eval_step, both, (b for _, b, _ in counted))
     _say_damage(stream)
-    return {"step": args.step, **result}
+    return {"step": args.step, "seq_len": cfg.data.seq_len, **result}
 
 
 def _on_base(cfg: TrainConfig, args, rules) -> tuple[Any, Any]:
@@ -249,6 +259,22 @@ def _beside_reference(cfg: TrainConfig, args, rules) -> tuple[Any, Any]:
     shardings: Any = param_layout(bind.abstract(cfg.model), rules)
     step = reference_step(args.workdir, cfg, is_new=False, is_first=True)
     return params, reference_of(cfg, shardings, step, rules)
+
+
+def _num_batches(stream) -> int:
+    """How many it has: one thread at a time may ask a stream, so not under `prefetch`."""
+    with at_work():
+        return stream.info.stop_step - stream.info.first_step
+
+
+def _counted(num_batches: int, batches: Iterable[T]) -> Iterator[T]:
+    """The same batches; how far they are is shown meanwhile."""
+    from podium.preparation.progress import Progress
+
+    with Progress("scoring", num_batches, "evaluate", "batches") as progress:
+        for batch in batches:
+            yield batch
+            progress.advance(1)
 
 
 def _say_damage(stream) -> None:

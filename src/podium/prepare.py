@@ -18,6 +18,7 @@ from podium import cli
 from podium.errors import ConfigError, at_work
 from podium.preparation.spec import PrepareSpec
 from podium.storage import is_remote
+from podium.tokenizer_name import is_path
 
 if TYPE_CHECKING:
     from podium.input.manifest import Manifest
@@ -76,14 +77,13 @@ def _next_command(args: argparse.Namespace, manifest: "Manifest") -> str:
     """A command that trains on what was made, from where this one was run."""
     output, config = args.output, pathlib.Path("configs", "quickstart.py")
     flags = [f"--config.model.vocab_size={manifest.tokenizer.vocab_size}"]
+    # What is tuned has its config beside its tokenizer.
+    if (run := _run_of(args.tokenizer)) is not None:
+        config, flags = run / "config.json", []
+    elif manifest.chat:
+        config = pathlib.Path("FILE")
     if manifest.chat:
         flags = ["--config.data.packing=best_fit"]
-        # What is tuned has its config beside its tokenizer.
-        config = pathlib.Path(args.tokenizer).with_name("config.json")
-        if os.path.isdir(args.tokenizer):
-            config = pathlib.Path(args.tokenizer, "config.json")
-        if not config.exists():
-            config = pathlib.Path("FILE")
     elif not config.exists():
         config = pathlib.Path(podium.__file__).parents[2] / config
     words = [
@@ -95,6 +95,16 @@ def _next_command(args: argparse.Namespace, manifest: "Manifest") -> str:
         *([] if manifest.splits["eval"] else ["--config.eval=None"]),
     ]
     return shlex.join(words)
+
+
+def _run_of(tokenizer: str | None) -> pathlib.Path | None:
+    """The run folder that a tokenizer is from, if it is from one."""
+    if tokenizer is None or not is_path(tokenizer):
+        return None
+    folder = pathlib.Path(tokenizer)
+    folder = folder if folder.is_dir() else folder.parent
+    has_both = all((folder / name).exists() for name in ("config.json", "data.json"))
+    return folder if has_both else None
 
 
 def rejects_line(summary: dict[str, Any], output: str) -> str:

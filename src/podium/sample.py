@@ -15,7 +15,7 @@ from podium.errors import ConfigError, DataError
 from podium.mesh_name import parse_mesh
 from podium.resume import find_checkpoint, saved_data
 from podium.sampling import Sampling, check_num_tokens
-from podium.starts import pretrained_tokens, read_pretrained
+from podium.starts import is_imported, pretrained_tokens, read_pretrained
 
 if TYPE_CHECKING:
     from podium.generate import Generator
@@ -307,11 +307,16 @@ def tokenizer_of(workdir: str) -> "Tokenizer":
     The run folder holds a copy; runs of before that have it with their data only.
     """
     from podium.input.manifest import TokenizerInfo
-    from podium.tokenizer import load_tokenizer, open_tokenizer
+    from podium.tokenizer import TOKENIZER_FILE, load_tokenizer, open_tokenizer
 
     saved = saved_data(workdir)
     if "tokenizer" in saved:
         return open_tokenizer(workdir, TokenizerInfo(**saved["tokenizer"]))
+    if is_imported(workdir):
+        raise DataError(
+            f"{workdir} was imported without a tokenizer; put {TOKENIZER_FILE} beside the "
+            "weights that it is from and import again"
+        )
     folder = next(iter(saved.get("paths", ())), str(Path(workdir) / "data"))
     try:
         return load_tokenizer(folder)

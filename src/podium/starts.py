@@ -27,9 +27,14 @@ _FREE += ("init_std", "attention.implementation", "attention.context")
 _FREE += ("mlp.dispatch", "mlp.balance")
 
 
+def is_imported(workdir: str | Path) -> bool:
+    """Whether a folder is a published model that was brought in, not a run."""
+    return (Path(workdir) / IMPORTED).exists()
+
+
 def check_is_no_import(workdir: str | Path) -> None:
     """Runs are trained elsewhere than where their model lies. Raises ConfigError."""
-    if (Path(workdir) / IMPORTED).exists():
+    if is_imported(workdir):
         raise ConfigError(
             f"--workdir={workdir} holds an imported model; train in another folder, with "
             f"--config.init_from={workdir}"

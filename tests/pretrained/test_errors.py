@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from podium import cli, convert
+from podium import cli, convert, sample
 from podium.errors import ConfigError, DataError
 from podium.pretrained.configs import read_config, write_config
 from podium.pretrained.from_hf import read_hf
@@ -188,3 +188,14 @@ def test_the_command_line_refuses_in_one_line(tmp_path, capsys):
     whole = make_folder("llama_3_8b", tmp_path / "whole")
     assert "is there already" in refused(capsys, "--from=hf", f"--input={whole}", taken)
     assert not list(tmp_path.glob("run*"))
+
+
+def test_a_model_without_a_tokenizer_says_that_it_takes_no_text(tmp_path, capsys):
+    folder = make_folder("llama_3_8b", tmp_path / "hf")
+    run = tmp_path / "run"
+    assert convert.main(["--from=hf", f"--input={folder}", f"--output={run}"]) == 0
+    shown = capsys.readouterr()
+    assert "podium.sample" not in shown.out
+    assert f"{folder} has no tokenizer" in shown.err
+    with pytest.raises(DataError, match=r"imported without a tokenizer; put tokenizer"):
+        sample.main([f"--workdir={run}", "--prompt=Once"])

@@ -104,7 +104,9 @@ def export_peft(peft: Peft, output: str | Path, dtype: str) -> int:
         for name, array in arrays.items()
     }
     with under_way(output) as part:
-        safetensors.numpy.save_file(stored, part / WEIGHTS, metadata={"format": "pt"})
+        # Not save_file, whose files nobody else may read.
+        content = safetensors.numpy.save(stored, metadata={"format": "pt"})
+        (part / WEIGHTS).write_bytes(content)
         side_files.write_json(part / CONFIG, peft.config)
         side_files.write_json(part / ORIGIN_FILE, peft.plan.origin)
     return sum(array.size for array in arrays.values())
@@ -126,11 +128,14 @@ def _config(
     of_experts = _by_ends({each.name for each in experts}, names, _behind_layer)
     of_mlps = _by_ends(beside, names, _behind_layer)
     parameters = sorted([*of_experts, *(f"{name}.weight" for name in of_mlps)])
-    origin = side_files.read_json(Path(params.saved.path) / IMPORTED)
+    origin = side_files.read_json(Path(params.saved.path) / IMPORTED).get("from")
+    is_theirs = origin is not None and not origin.endswith(
+        ".gguf"
+    )  # a folder, or a name
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": origin.get("from"),
+        "base_model_name_or_path": origin if is_theirs else None,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
