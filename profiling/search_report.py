@@ -39,21 +39,25 @@ def search(
 ) -> dict[str, Any]:
     """Everything that was found, as plain data; `fits` if a compiled layout does.
 
-    Compiles one layout a mesh, best estimate first, until `num_compiled` fit or twice
-    as many were tried; then the config's own, so that the best is known to be better.
+    Compiles layouts, see `_order`, until `num_compiled` fit or twice as many were tried;
+    then the config's own, so that the best is known to be better.
     """
     found = _estimate_all(cfg, where)
     room = where.chip.device_hbm_bytes * where.chip.devices_per_chip
-    compiled, best = [], _one_a_mesh(ranked(found))
-    while (
-        best
-        and len(compiled) < 2 * num_compiled
-        and sum(row["fits"] for row in compiled) < num_compiled
-    ):
+    compiled, best = [], ranked(found)
+    for e in _order(best)[: 2 * num_compiled]:
         done = sum(row["fits"] for row in compiled)
-        flags = _flags(best[0].candidate.settings(cfg))
+        if done == num_compiled:
+            break
+        flags = _flags(e.candidate.settings(cfg))
         cli.say(f"plan: {done} of {num_compiled} layouts; next {flags}")
-        compiled.append(_compile(best.pop(0), cfg, where, tokens))
+        compiled.append(_compile(e, cfg, where, tokens))
+
+    def others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        known = [row["settings"] for row in compiled]
+        return [row for row in rows if row["settings"] not in known]
+
+    guesses = [_guess(e, cfg, where) for e in _one_a_mesh(best)]
     compiled.sort(key=lambda row: (not row["fits"], row.get("step_secs", 0.0)))
     quantized, mine = cfg.model.quantization, own(cfg, where)
     my_row = _guess(mine, cfg, where)
@@ -68,8 +72,8 @@ def search(
         "fits": any(row["fits"] for row in compiled)
         or (not num_compiled and any(e.fits for e in found)),
         "compiled": compiled,
-        "next_best": [_guess(e, cfg, where) for e in best[:_SHOWN_GUESSES]],
-        "alternatives": _alternatives(found, cfg, where, room),
+        "next_best": others(guesses)[:_SHOWN_GUESSES],
+        "alternatives": others(_alternatives(found, cfg, where, room)),
         "own": my_row | {"estimate_fits": mine.fits, "estimate_reason": mine.reason},
         "larger": None if any(e.fits for e in found) else _on_a_larger(cfg, where),
         "num_candidates": len(found),
@@ -132,6 +136,16 @@ def _alternatives(
             seen.append(those[0])
             rows.append({"what": what} | _guess(those[0], cfg, where))
     return rows
+
+
+def _order(best: Sequence[Estimated]) -> list[Estimated]:
+    """What is compiled first: the fastest; if that has tensors on the host, whose copies
+    the estimate takes for hidden, the fastest that has none; the best of other meshes."""
+    order = _one_a_mesh(best)
+    rivals = [e for e in best if ":host" not in e.candidate.remat]
+    if not rivals or ":host" not in order[0].candidate.remat:
+        return order
+    return [order[0], rivals[0], *(e for e in order[1:] if e is not rivals[0])]
 
 
 def _one_a_mesh(best: Sequence[Estimated]) -> list[Estimated]:
@@ -226,7 +240,7 @@ def print_search(found: dict[str, Any]) -> None:
         return
     how = "estimated -> compiled" if found["compiled"] else "estimated, none compiled"
     table = Table(title=f"{how}; the fastest first", title_justify="left")
-    table.add_column("layout")
+    table.add_column("layout", overflow="fold")  # remat's names are long
     for name in ("HBM a chip", "step", "MFU", "USD / 1e9 tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -252,12 +266,35 @@ def print_search(found: dict[str, Any]) -> None:
         how = "compiled" if found["compiled"] else "by the estimate, not compiled"
         print(f"The fastest {how}, for the config file:\n")
         print("\n".join(f"    {line}" for line in config_lines(best["settings"])))
+        _print_rival(found, best)
         share = best["estimated"]["hbm_bytes_per_chip"] / found["hbm_capacity_bytes"]
         if not found["compiled"] and share > _SURE_SHARE:
             print(
                 f"\nIts memory, {share:.0%} of a chip's, is an estimate that may be 13% "
                 "too low: without --compile=0 the best are compiled to be sure."
             )
+
+
+def _print_rival(found: dict[str, Any], best: dict[str, Any]) -> None:
+    """What may be faster than the best that was compiled: by its estimate, times what
+    those with the same remat took more than theirs."""
+    off = {
+        row["settings"]["model.remat"]: row["step_secs"] / row["estimated"]["step_secs"]
+        for row in found["compiled"]
+        if row["fits"]
+    }
+
+    def secs(row: dict[str, Any]) -> float:
+        remat = row["settings"]["model.remat"]
+        return row["estimated"]["step_secs"] * off.get(remat, 1.0)
+
+    rival = min(found["next_best"] + found["alternatives"], key=secs, default=None)
+    if off and rival is not None and secs(rival) < best["step_secs"]:
+        more = f"--compile={len(found['compiled']) + 1} compiles more"
+        print(
+            f"\nOf what was not compiled, {layout_text(rival['settings'])} may be faster, "
+            f"about {secs_text(secs(rival))}: {more}."
+        )
 
 
 def layout_text(settings: dict[str, int | str]) -> str:

@@ -253,6 +253,41 @@ def test_a_long_search_without_a_terminal_says_how_far_it_is(monkeypatch, capsys
     assert f"{every - 1:,} of {every:,} layouts so far" in capsys.readouterr().err
 
 
+def test_what_needs_the_host_is_compiled_beside_what_does_not(monkeypatch, capsys):
+    big = dataclasses.replace(llama_3_1_8b(), num_layers=16)
+    cfg = config(model=big, data=DataConfig(seq_len=2048), global_batch_seqs=64)
+    plain, mesh = search_report.search(cfg, V5E_8, num_compiled=0), {}
+
+    def compiled(e, cfg, where, tokens):
+        """Twice the time of the estimate where tensors lie on the host."""
+        row = search_report._guess(e, cfg, where)
+        mesh[str(row["settings"])] = e.candidate.mesh
+        secs = e.step_secs * (2.0 if ":host" in e.candidate.remat else 1.001)
+        plan = {"fits": True, "mfu_bound": 0.5, "usd_per_billion_tokens": 1.0}
+        return row | plan | {"hbm_bytes_per_chip": 2**30, "step_secs": secs}
+
+    monkeypatch.setattr(search_report, "_compile", compiled)
+    found = search_report.search(cfg, V5E_8, num_compiled=3)
+    asked = list(mesh)[:3]
+    rival = plain["alternatives"][0]
+    assert rival["what"] == "without the host's memory"
+    assert asked[:2] == [str(plain["next_best"][0]["settings"]), str(rival["settings"])]
+    assert mesh[asked[2]] != mesh[asked[0]]
+    assert found["compiled"][0]["settings"] == rival["settings"]
+    assert rival["what"] not in {row["what"] for row in found["alternatives"]}
+    search_report.print_search(found)
+    said = capsys.readouterr().out
+    assert f"cfg.model.remat = {rival['settings']['model.remat']!r}" in said
+    assert "may be faster" not in said
+
+    found = search_report.search(cfg, V5E_8, num_compiled=1)
+    search_report.print_search(found)
+    said = capsys.readouterr().out
+    assert "may be faster" in said
+    assert "--compile=2 compiles more" in said
+    assert "…" not in said  # names of what is kept are not cut off
+
+
 def test_a_search_says_where_the_config_s_own_layout_was_the_fastest(capsys):
     found = search_report.search(config(), V5E_8, num_compiled=0)
     plan = {"fits": True, "mfu_bound": 0.5, "usd_per_billion_tokens": 1.0}
