@@ -4,10 +4,10 @@
 
 python benchmarks/estimate.py [--only=WORD] > benchmarks/results/estimate.md
 
-The steps are those of published_runs.py, pipelines, rings, and the shipped configs, whose
-compiled figures are read from shipped_plans.json. Needs the extra `tpu`; the others
-compile for minutes each. Steps that are not asked for keep what an earlier run compiled,
-in results/estimate.json; the closed forms are always made anew.
+The steps are those of published_runs.py, pipelines, rings, experts apart, and the shipped
+configs, whose compiled figures are read from shipped_plans.json. Needs the extra `tpu`;
+the others compile for minutes each. Steps that are not asked for keep what an earlier run
+compiled, in results/estimate.json; the closed forms are always made anew.
 """
 
 import argparse
@@ -65,6 +65,9 @@ def steps() -> dict[str, tuple[str, TrainConfig]]:
         found[name] = ("v5p-256", pipeline(sizes, repeats))
     for name, sizes, remat, parts in RINGS:
         found[name] = ("v5e-256", ring(sizes, remat, parts))
+    experts = cli.load_config("configs/mixtral_8x7b_v5p_128.py")
+    experts = dataclasses.replace(experts, mesh=MeshConfig(fsdp=8, expert=8))
+    found["Mixtral 8x7B, an expert a device"] = ("v5p-128", experts)
     return found
 
 

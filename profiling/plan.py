@@ -19,6 +19,7 @@ from podium import cli
 from podium.aot import compile as aot
 from podium.aot.chips import Slice, parse_slice
 from podium.config import TrainConfig
+from podium.config_model import DroplessConfig, MoeConfig
 from podium.errors import ConfigError
 from profiling import plan_cache
 
@@ -202,7 +203,7 @@ def _speed(
     from podium.models import flops
 
     network = Network.of(where, list(parts.mesh.devices.flat))
-    program = read(compiled.hlo)
+    program = read(compiled.hlo, used_rows(cfg, parts.rules))
     found = roofline(program, network, Grid.of(parts.mesh))
     alike = table(found.collectives, program.sources, has_times=True)
     tokens = cfg.global_batch_seqs * cfg.data.seq_len / where.num_devices
@@ -251,6 +252,18 @@ def _speed(
         "collectives_alike": [dataclasses.asdict(row) for row in alike],
         "unknown_kernels": found.unknown_kernels,
     }
+
+
+def used_rows(cfg: TrainConfig, rules: Any) -> float:
+    """Of the rows that a device hands to its experts the share that they multiply.
+
+    Without a capacity an expert group gathers all its tokens, and each device multiplies
+    those that chose its experts: an even share, where the router is balanced.
+    """
+    mlp = cfg.model.mlp
+    if isinstance(mlp, MoeConfig) and isinstance(mlp.dispatch, DroplessConfig):
+        return 1.0 / rules.num_shards("experts")
+    return 1.0
 
 
 def _verification(cfg: TrainConfig) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from podium import cli
 from podium.aot.chips import Slice, parse_slice
+from podium.aot.compile import CompilerError
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
 from profiling.search import Estimated, candidates, estimate, own, ranked
@@ -37,8 +38,9 @@ def propose(
         cli.say(f"plan: trying {' '.join(words)}")
         try:
             plan = make_plan(changed.candidate.apply(cfg), there)
-        except (ConfigError, ShardingError):
-            continue  # what the closed forms do not know of
+        except (ConfigError, ShardingError, CompilerError) as error:
+            cli.say(f"plan: {error}")  # what the closed forms do not know of
+            continue
         if plan["fits"]:
             return {"change": " ".join(words), "topology": there.name} | {
                 key: plan[key] for key in ("hbm_bytes_per_chip", "step_secs")

@@ -9,6 +9,7 @@ from typing import Any
 
 from podium import cli
 from podium.aot.chips import Slice, parse_slice
+from podium.aot.compile import CompilerError
 from podium.config import TrainConfig
 from podium.errors import ConfigError, ShardingError
 from podium.sharding_tables import console, secs_text, size_text
@@ -164,7 +165,7 @@ def _compile(
     row = _guess(best, cfg, where)
     try:
         plan = make_plan(best.candidate.apply(cfg), where, tokens=tokens)
-    except (ConfigError, ShardingError) as error:
+    except (ConfigError, ShardingError, CompilerError) as error:
         return row | {"fits": False, "reason": str(error)}
     return row | plan
 

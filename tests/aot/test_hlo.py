@@ -50,6 +50,22 @@ def test_attention_kernels_count_the_pairs_that_causality_leaves(by_name):
     assert (times, kernel.flops) == (5, 2 * (2 * 4) * (64 * 65 / 2) * (32 + 16))
 
 
+GROUPED = """HloModule grouped
+
+ENTRY %main (x: bf16[64,32], w: bf16[4,32,16]) -> bf16[64,16] {
+  %x = bf16[64,32]{1,0} parameter(0)
+  %w = bf16[4,32,16]{2,1,0} parameter(1)
+  ROOT %gmm.1 = bf16[64,16]{1,0} custom-call(%x, %w), custom_call_target="tpu_custom_call"
+}
+"""
+
+
+@pytest.mark.parametrize("used", [1.0, 0.25])
+def test_a_grouped_matmul_counts_the_rows_that_its_matrices_multiply(used):
+    ((_, kernel),) = read(GROUPED, used).flat()
+    assert kernel.flops == 2 * 64 * 32 * 16 * used
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "num_bytes", "size", "is_async", "count"),
     [

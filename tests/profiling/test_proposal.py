@@ -4,10 +4,14 @@
 a real one takes two minutes over a step that fills a chip."""
 
 import dataclasses
+import importlib.util
 
 import pytest
 
+from podium import cli
+from podium.aot import compile as aot
 from podium.aot.chips import parse_slice
+from podium.aot.compile import CompilerError
 from podium.config import DataConfig, TrainConfig
 from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
 from profiling import plan, search
@@ -96,3 +100,40 @@ def test_what_the_estimate_got_wrong_of_the_run_itself_is_held_against_the_other
     assert changes(config(num_layers=8), error=1.0) != changes(
         config(num_layers=8), error=2.0
     )
+
+
+def test_a_change_at_which_the_compiler_fails_is_passed_over(
+    compiled, monkeypatch, capsys
+):
+    def fails_first(cfg, where, made=plan.make_plan):
+        found = made(cfg, where)
+        if len(compiled) == 1:
+            raise CompilerError("libtpu fails to compile this step")
+        return found
+
+    monkeypatch.setattr(plan, "make_plan", fails_first)
+    proposal = propose(config(), WHERE)
+    assert proposal is not None
+    assert len(compiled) == 2
+    assert "fails to compile this step" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="extra tpu is not installed"
+)
+def test_where_the_compiler_fails_it_is_said_in_one_line(monkeypatch, capsys):
+    import jax
+
+    class Lowered:
+        def as_text(self):
+            return "a program that no cache has"
+
+        def compile(self, compiler_options):
+            raise jax.errors.JaxRuntimeError("INTERNAL: operand 0 is odd\nand more")
+
+    monkeypatch.setattr(aot, "lower", lambda parts: Lowered())
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda _: aot.compile_step(None, WHERE, {}), [])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "INTERNAL: operand 0 is odd; try another" in error

@@ -12,14 +12,22 @@ from configs.families import llama_3_1_8b, mixtral_8x7b
 from podium.aot import hbm
 from podium.aot.chips import parse_slice
 from podium.config import AdamWConfig, DataConfig, MeshConfig, OptimConfig, TrainConfig
-from podium.config_model import AttentionConfig, MlpConfig, ModelConfig
+from podium.config_model import (
+    AttentionConfig,
+    CapacityConfig,
+    DroplessConfig,
+    MlpConfig,
+    ModelConfig,
+)
 from podium.config_quantization import Fp8Config, Int8Config
+from podium.sharding.mesh import make_mesh
+from podium.sharding.rules import ShardingRules
 from podium.sharding_tables import size_text
 from podium.trainer.setup import setup
 from profiling import search_plot, search_report
 from profiling.estimate_memory import host_bytes, memory
 from profiling.estimate_time import EFFICIENCY, times
-from profiling.plan import quantization_line
+from profiling.plan import quantization_line, used_rows
 from profiling.search import (
     Candidate,
     candidates,
@@ -299,6 +307,18 @@ def test_a_search_says_where_the_config_s_own_layout_was_the_fastest(capsys):
         said = capsys.readouterr().out
         assert ("None that was compiled is faster" in said) == is_best
         assert ("for the config file" in said) != is_best
+
+
+@pytest.mark.parametrize(
+    ("dispatch", "share"), [(DroplessConfig(), 1 / 4), (CapacityConfig(), 1.0)]
+)
+def test_a_plan_counts_the_rows_that_a_devices_experts_multiply(dispatch, share):
+    mlp = dataclasses.replace(mixtral_8x7b().mlp, dispatch=dispatch)
+    cfg = config(mesh=MeshConfig(fsdp=2, expert=4))
+    rules = ShardingRules(cfg.sharding, make_mesh(cfg.mesh))
+    assert used_rows(cfg, rules) == 1.0
+    model = dataclasses.replace(cfg.model, mlp=mlp)
+    assert used_rows(dataclasses.replace(cfg, model=model), rules) == share
 
 
 def test_a_ring_takes_time_for_every_round():

@@ -22,7 +22,7 @@ from typing import Any
 
 from podium.aot.chips import Slice
 from podium.aot.progress import watched
-from podium.errors import ConfigError
+from podium.errors import ConfigError, PodiumError
 from podium.trainer.compiler_options import compiler_options
 
 _ROOT = pathlib.Path(__file__).parents[3]
@@ -46,6 +46,12 @@ class DoesNotFitError(Exception):
     def __init__(self, needed_bytes: int):
         super().__init__(f"the step needs {needed_bytes} bytes")
         self.needed_bytes = needed_bytes
+
+
+class CompilerError(PodiumError):
+    """The compiler failed at a program that it should compile."""
+
+    is_met_at_work = True
 
 
 def without_tpus() -> None:
@@ -87,7 +93,8 @@ def lower(parts: Any) -> Any:
 def compile_step(
     parts: Any, where: Slice, options: dict[str, str] | None = None
 ) -> Compiled:
-    """The step of a Setup, compiled, or an earlier result. Raises DoesNotFitError."""
+    """The step of a Setup, compiled, or an earlier result. Raises DoesNotFitError and
+    CompilerError."""
     lowered = lower(parts)
     if options is None:
         options = compiler_options(parts.mesh)
@@ -115,7 +122,11 @@ def _compile(
         )
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            raise CompilerError(
+                f"libtpu {importlib.metadata.version('libtpu')} fails to compile this "
+                f"step, which may be its own fault: {str(error).splitlines()[0][:300]}; "
+                "try another model.remat or mesh"
+            ) from error
         raise DoesNotFitError(needed_bytes(str(error))) from None
     memory = compiled.memory_analysis()
     # jax counts arguments on the host in the peak too, temporaries there not.

@@ -142,10 +142,10 @@ class Program:
         yield from _flat(self.events, 1)
 
 
-def read(text: str) -> Program:
-    """The program of `compiled.as_text()`."""
+def read(text: str, used_rows: float = 1.0) -> Program:
+    """The program of `compiled.as_text()`; `used_rows` as in `kernel_flops`."""
     module = parse(text)
-    return Program(_Reader(module).events(module.entry), module.sources)
+    return Program(_Reader(module, used_rows).events(module.entry), module.sources)
 
 
 def _flat(events: tuple[Event, ...], times: int):
@@ -162,8 +162,8 @@ def _flat(events: tuple[Event, ...], times: int):
 
 
 class _Reader:
-    def __init__(self, module: Module):
-        self.module = module
+    def __init__(self, module: Module, used_rows: float):
+        self.module, self.used_rows = module, used_rows
 
     def events(self, name: str) -> tuple[Event, ...]:
         """What a computation does when it runs."""
@@ -234,7 +234,7 @@ class _Reader:
             yield from self._fusion(i, computation)
         elif i.opcode == "custom-call":
             if i.custom_call_target == "tpu_custom_call":
-                flops = kernel_flops(i, computation)
+                flops = kernel_flops(i, computation, self.used_rows)
                 yield Kernel(i.name, flops, _hbm_bytes(i, computation), i.op_name)
         elif i.cycles:
             yield Compute(i.name, i.cycles, 0.0, _hbm_bytes(i, computation), i.op_name)

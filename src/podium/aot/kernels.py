@@ -26,8 +26,14 @@ _SPLASH = (
 _GROUPED = re.compile(r"gmm|ragged.dot-none|ragged_dot")
 
 
-def kernel_flops(i: Instruction, computation: Computation) -> float | None:
-    """Operations of one `tpu_custom_call`; None for a kernel with no known name."""
+def kernel_flops(
+    i: Instruction, computation: Computation, used_rows: float = 1.0
+) -> float | None:
+    """Operations of one `tpu_custom_call`; None for a kernel with no known name.
+
+    `used_rows` is the share of the rows of grouped matmuls that one of their matrices
+    multiplies; the kernel leaves out the others, which the shapes do not show.
+    """
     operands = [
         a
         for o in i.operands
@@ -41,7 +47,8 @@ def kernel_flops(i: Instruction, computation: Computation) -> float | None:
                 matmuls = _FUSED
             return _attention(operands, matmuls)
     if _GROUPED.search(name):
-        return _grouped(operands, i.arrays[0])
+        flops = _grouped(operands, i.arrays[0])
+        return None if flops is None else flops * used_rows
     return None
 
 
