@@ -84,6 +84,8 @@ def _next_command(args: argparse.Namespace, manifest: "Manifest") -> str:
         config = pathlib.Path("FILE")
     if manifest.chat:
         flags = ["--config.data.packing=best_fit"]
+        if manifest.chat.records == "preferences":
+            flags.append("--config.dpo.beta=0.1")
     elif not config.exists():
         config = pathlib.Path(podium.__file__).parents[2] / config
     words = [

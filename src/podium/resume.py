@@ -211,7 +211,7 @@ def find_checkpoint(
     if not Path(workdir).is_dir():
         what = "is no folder" if Path(workdir).exists() else "does not exist"
         raise CheckpointError(
-            f"{workdir} {what}; --workdir is the folder given to podium.train"
+            f"{workdir} {what}; expected the folder that podium.train was given"
         )
     folder = checkpoints_folder(workdir)
     steps = whole_steps(folder)
@@ -423,7 +423,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except NotADirectoryError as error:
         raise CheckpointError(
-            f"{path.parent} is no folder; --workdir is the folder given to podium.train"
+            f"{path.parent} is no folder; expected the one that podium.train was given"
         ) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(

@@ -192,10 +192,15 @@ def check_data(cfg: TrainConfig, manifests: list["Manifest"]) -> None:
     """Raises ConfigError where data and config do not go together."""
     info, path = manifests[0].tokenizer, cfg.data.paths[0]
     if info.vocab_size > cfg.model.vocab_size:
+        mend = f"set --config.model.vocab_size={info.vocab_size} or more"
+        if cfg.init_from is not None:
+            mend = (
+                f"the weights are those of {cfg.init_from}: prepare the data with its "
+                f"tokenizer, podium.prepare --tokenizer={cfg.init_from}/tokenizer.json"
+            )
         raise ConfigError(
             f"model.vocab_size is {cfg.model.vocab_size}, but {path} has token ids up to "
-            f"{info.vocab_size - 1}; set --config.model.vocab_size={info.vocab_size} or "
-            "more"
+            f"{info.vocab_size - 1}; {mend}"
         )
     if cfg.model.vocab_size > info.vocab_size * 5 // 4 + 128:  # more than padding
         print(

@@ -141,6 +141,7 @@ SAID = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         ),
         ({"messages": [{"role": "user"}]}, "no conversation", "content is a NoneType"),
         ({"messages": SAID[:1]}, "no answer", "no message of the assistant"),
+        ({"messages": SAID[1:]}, "no question", "message 0 answers nothing"),
         (
             {"messages": [*SAID, {"role": "user", "content": "<|im_end|>"}]},
             "special token",

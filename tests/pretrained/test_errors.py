@@ -124,6 +124,11 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
             {"rope_parameters": YARN | {"long_factor": [1.0]}},
             r"rope_parameters: the field 'long_factor' \(\[1.0\]\) is not supported",
         ),
+        (
+            "qwen_3_8b",  # as model cards advise, where transformers 5 wrote the file
+            {"rope_scaling": YARN},
+            "'rope_scaling' is .*yarn.* and 'rope_parameters' is .*default.*; put what",
+        ),
         ("llama_2_7b", {"partial_rotary_factor": 0.5}, "'partial_rotary_factor'"),
         ("llama_2_7b", {"attn_sinks": 4}, r"the field 'attn_sinks' \(4\)"),
         ("deepseek_v3", {"rope_interleave": False}, "'rope_interleave' is False"),
@@ -147,6 +152,13 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 def test_a_config_that_we_do_not_support_is_named(name, change, message):
     with pytest.raises(ConfigError, match=message):
         read_config(GOLDEN[name]["config"] | change)
+
+
+def test_a_scaling_that_is_said_twice_is_read_once():
+    tree = GOLDEN["qwen_3_8b"]["config"]
+    once = tree["rope_parameters"] | YARN
+    twice = tree | {"rope_parameters": once, "rope_scaling": YARN}
+    assert read_config(twice) == read_config(tree | {"rope_parameters": once})
 
 
 def test_a_field_that_is_missing_is_named():
@@ -188,6 +200,15 @@ def test_the_command_line_refuses_in_one_line(tmp_path, capsys):
     whole = make_folder("llama_3_8b", tmp_path / "whole")
     assert "is there already" in refused(capsys, "--from=hf", f"--input={whole}", taken)
     assert not list(tmp_path.glob("run*"))
+    inside = f"--output={whole / 'config.json' / 'run'}"
+    shown = refused(capsys, "--from=hf", f"--input={whole}", inside)
+    assert f"{whole / 'config.json'} is no folder; choose another place" in shown
+    (whole / "tokenizer.json").write_text("{}")
+    shown = refused(capsys, "--from=hf", f"--input={whole}", out)
+    assert str(whole / "tokenizer.json") in shown
+    run = imported("llama_3_8b", tmp_path / "other")
+    shown = refused(capsys, "--from=hf", f"--input={run}", out)
+    assert "a run folder of Podium's own; --to=hf exports it" in shown
 
 
 def test_a_model_without_a_tokenizer_says_that_it_takes_no_text(tmp_path, capsys):

@@ -140,6 +140,30 @@ def test_a_start_that_is_not_there_or_of_other_tokens_is_refused(home):
     assert not (home / "new").exists()
 
 
+def test_data_of_more_tokens_than_the_model_has_names_its_tokenizer(home, tmp_path):
+    tokenizer = train_bpe([TEXT * 20 + "".join(map(chr, range(900, 1900)))], 400)
+    tokenizer.save(tmp_path)
+    prepare(
+        PrepareSpec(
+            inputs=(str(home / "text"),),
+            output=str(tmp_path / "gold"),
+            tokenizer=str(tmp_path / "tokenizer.json"),
+            num_workers=1,
+        )
+    )
+    done = run(
+        "train",
+        f"--config={home / 'run' / 'config.json'}",
+        f"--workdir={tmp_path / 'tuned'}",
+        f"--config.data.paths={tmp_path / 'gold'}",
+        "--config.eval=None",
+    )
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert f"model.vocab_size is {VOCAB}, but {tmp_path / 'gold'} has token ids" in said
+    assert f"podium.prepare --tokenizer={home / 'run'}/tokenizer.json" in said
+
+
 def test_a_model_of_ours_goes_out_with_a_config_and_tokenizer_of_its_own(home):
     flags = (
         f"--config={home / 'run' / 'config.json'}",

@@ -182,6 +182,11 @@ class ChatEncoder:
             before = self._template.render(messages[:i], add_generation_prompt=True)
             after = self._template.render(messages[: i + 1])
             if not (text.startswith(after) and after.startswith(before)):
+                if not any(m["role"] == "user" for m in messages[:i]):
+                    raise RefusedError(
+                        "no question",
+                        f"message {i} answers nothing, no user came before",
+                    )
                 raise TemplateMisfitError(
                     f"message {i}: the template writes earlier messages in another way "
                     "once there are more, so what the assistant said cannot be told; put "

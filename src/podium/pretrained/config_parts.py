@@ -194,6 +194,7 @@ def _rope_part(*, local_theta: float | None = None) -> Part:
         theirs = f.take("rope_parameters", None)
         local = f.number("rope_local_base_freq", local_theta) if local_theta else None
         if theirs is not None:
+            _check_one_scaling(f, scaling, theirs)
             name = "rope_parameters"
             if GLOBAL in theirs or LOCAL in theirs:
                 both = f.inside(name, theirs)
@@ -230,6 +231,21 @@ def _rope_part(*, local_theta: float | None = None) -> Part:
         return out
 
     return Part(names, read, write)
+
+
+def _check_one_scaling(f: Fields, old: Tree | None, new: Tree) -> None:
+    """transformers 5 reads `rope_scaling` in place of all that `rope_parameters` says, its
+    base too, where both are there: none of the two is what its author meant."""
+
+    def said(tree: Tree) -> Tree:
+        out = {k: v for k, v in tree.items() if k not in ("type", "rope_theta")}
+        return out | {"rope_type": tree.get("rope_type", tree.get("type", "default"))}
+
+    if old and said(old) != said(new.get(GLOBAL, new)):
+        raise ConfigError(
+            f"{f.where}: 'rope_scaling' is {old} and 'rope_parameters' is {new}; put what "
+            "is meant into 'rope_parameters', 'rope_theta' too, and take the other out"
+        )
 
 
 def _read_scaling(f: Fields, outer: Fields) -> Tree | None:

@@ -48,6 +48,10 @@ def read_hf(folder: str | Path) -> Found:
             "safetensors"
         )
     tree = side_files.read_json(folder / side_files.CONFIG, is_needed=True)
+    if (folder / "checkpoints").is_dir():
+        raise ConfigError(
+            f"--input={folder} is a run folder of Podium's own; --to=hf exports it"
+        )
     family, cfg = read_config(tree)
     stored, prefix = read_folder(folder), prefix_of(family)
     is_bare = not any(name.startswith(prefix) for name in stored)
@@ -61,6 +65,7 @@ def read_hf(folder: str | Path) -> Found:
     usual = collections.Counter(s.dtype for s in stored.values()).most_common(1)[0][0]
     others = {name: s.dtype for name, s in stored.items() if s.dtype != usual}
     cfg = dataclasses.replace(cfg, dtype="float32" if usual == "F32" else "bfloat16")
+    side_files.read_tokenizer(folder)  # or says now that it is damaged
     max_tokens = tree.get("max_position_embeddings", tree.get("n_positions", 2048))
     return Found(
         folder,

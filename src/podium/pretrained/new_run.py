@@ -9,6 +9,7 @@ other. The folder gets its name when it is whole.
 import contextlib
 import dataclasses
 import math
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -106,6 +107,10 @@ def check_output(output: Path) -> None:
         raise ConfigError(
             f"--output={output} is there already; remove it, or choose another name"
         )
+    above = next(p for p in output.absolute().parents if os.path.lexists(p))
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        what = "cannot be written to" if above.is_dir() else "is no folder"
+        raise ConfigError(f"--output={output}: {above} {what}; choose another place")
 
 
 @contextlib.contextmanager

@@ -56,7 +56,12 @@ def final_report(
     ):
         if (workdir / name).exists():
             print(f"  {name:<18} {what}")
-    print(f'more text: python -m podium.sample --workdir={workdir} --prompt="…"')
+    chat = ""
+    with _best_effort("a word on how to sample"):
+        from podium.input.manifest import load_manifest
+
+        chat = "--chat " if load_manifest(cfg.data.paths[0]).chat else ""
+    print(f'more text: python -m podium.sample --workdir={workdir} {chat}--prompt="…"')
 
 
 def try_plot(workdir: Path, baselines: dict[str, float]) -> Path | None:
