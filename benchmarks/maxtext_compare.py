@@ -159,6 +159,7 @@ def figures(row: Row, out: Path) -> dict[str, Any]:
         "params": facts["params"],
         "dtypes": facts["dtypes"],
         "peak_bytes": facts["peak_bytes"],
+        "host_bytes": facts["host_bytes"],
         "argument_bytes": facts["argument_bytes"],
         "temporary_bytes": facts["temporary_bytes"],
         "cpu_secs": round(facts["cpu_secs"]),
@@ -233,10 +234,12 @@ def line(key: str, row: dict[str, Any]) -> str:
     if "error" in row:
         return f"| {name} | {WHO[who]} | {variant} | {row['error']} |" + " |" * 9
     packages = row["packages"]
+    host = row.get("host_bytes", 0) / 1e9
+    host = f" and {host:.2f} on the host" if host else ""
     unknown = ", ".join(row["unknown_kernels"])
     return (
         f"| {name} | {WHO[who]} | {variant} | {packages['jax']}, {packages['libtpu']} "
-        f"| {row['params']:,} | {row['peak_bytes'] / 1e9:.2f} "
+        f"| {row['params']:,} | {row['peak_bytes'] / 1e9:.2f}{host} "
         f"| {row['argument_bytes'] / 1e9:.2f} + {row['temporary_bytes'] / 1e9:.2f} "
         f"| {row['cpu_secs']} | {row['peak_rss_bytes'] / 1e9:.1f} "
         f"| {row['fusion_secs']:.3f} + {row['kernel_secs']:.3f} + "

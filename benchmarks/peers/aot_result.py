@@ -61,19 +61,22 @@ def cpu_secs() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def write(out: str, compiled: Any, facts: dict[str, Any]) -> None:
-    """OUT.hlo.gz and OUT.json; the latter last, so that it stands for both."""
+def sizes(compiled: Any) -> dict[str, int]:
+    """Bytes of one device, of a program that has nothing in its host's memory."""
     memory = compiled.memory_analysis()
-    facts |= {
-        "cpu_secs": cpu_secs(),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    return {
         "argument_bytes": int(memory.argument_size_in_bytes),
-        "output_bytes": int(memory.output_size_in_bytes),
         "temporary_bytes": int(memory.temp_size_in_bytes),
         "peak_bytes": int(memory.peak_memory_in_bytes),
-        "host_bytes": int(memory.host_temp_size_in_bytes),
+        "host_bytes": 0,
     }
+
+
+def write(out: str, hlo: str, sizes: dict[str, int], facts: dict[str, Any]) -> None:
+    """OUT.hlo.gz and OUT.json; the latter last, so that it stands for both."""
+    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    facts |= {"cpu_secs": cpu_secs(), "peak_rss_bytes": peak_rss, **sizes}
     with gzip.open(f"{out}.hlo.gz", "wt") as file:
-        file.write(compiled.as_text())
+        file.write(hlo)
     with open(f"{out}.json", "w") as file:
         json.dump(facts, file)

@@ -43,7 +43,7 @@ def main() -> None:
     train_compile.get_topology_mesh = mesh
     train_compile.get_shaped_inputs = inputs
     train_compile.save_compiled = lambda compiled, _: aot_result.write(
-        out, compiled, facts
+        out, compiled.as_text(), aot_result.sizes(compiled), facts
     )
     train_compile.main(["train_compile", *settings, f"compiled_trainstep_file={out}"])
 

@@ -8,6 +8,7 @@ maxtext_compare.py makes the environment and calls this:
 Writes OUT.hlo.gz and OUT.json; ROW and VARIANT are those of maxtext_rows.py.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from podium.trainer.setup import setup
 def main() -> None:
     out, name, variant = sys.argv[1:]
     row = maxtext_rows.ROWS[name]
-    devices = aot.devices(parse_slice(row.topology))
+    where = parse_slice(row.topology)
+    devices = aot.devices(where)
     parts = setup(row.podium[variant], devices)
     facts = {
         "packages": aot_result.versions("podium", "jax", "libtpu", "flax"),
@@ -36,8 +38,8 @@ def main() -> None:
         "dtypes": aot_result.dtypes(parts.layout.abstract()),
     }
     options = compiler_options(parts.mesh)
-    compiled = aot.lower(parts).compile(compiler_options=options or None)
-    aot_result.write(out, compiled, facts)
+    found = dataclasses.asdict(aot.compile_lowered(aot.lower(parts), where, options))
+    aot_result.write(out, found.pop("hlo"), found, facts)
 
 
 if __name__ == "__main__":

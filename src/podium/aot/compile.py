@@ -98,14 +98,23 @@ def compile_step(
     lowered = lower(parts)
     if options is None:
         options = compiler_options(parts.mesh)
-    uses_host = "pinned_host" in lowered.as_text()
-    kept = _cache_path(lowered, where, options, uses_host)
+    kept = _cache_path(lowered, where, options)
     if kept.exists():
         return _read(kept)
-    with tempfile.TemporaryDirectory() as dump:
-        found = _compile(lowered, where, options, dump if uses_host else None)
+    found = compile_lowered(lowered, where, options)
     _write(kept, found)
     return found
+
+
+def compile_lowered(lowered: Any, where: Slice, options: dict[str, str]) -> Compiled:
+    """What `lower` gave, compiled, whether or not it was before. Raises as
+    `compile_step`."""
+    with tempfile.TemporaryDirectory() as dump:
+        return _compile(lowered, where, options, dump if _uses_host(lowered) else None)
+
+
+def _uses_host(lowered: Any) -> bool:
+    return "pinned_host" in lowered.as_text()
 
 
 def _compile(
@@ -171,12 +180,10 @@ def needed_bytes(message: str) -> int:
     return 0
 
 
-def _cache_path(
-    lowered: Any, where: Slice, options: dict[str, str], uses_host: bool
-) -> pathlib.Path:
+def _cache_path(lowered: Any, where: Slice, options: dict[str, str]) -> pathlib.Path:
     digest = hashlib.sha256(lowered.as_text().encode())
     versions = [importlib.metadata.version(p) for p in ("jax", "jaxlib", "libtpu")]
-    if uses_host:
+    if _uses_host(lowered):
         versions.append("allocated")  # see `_allocated`; without it another was said
     for part in (where.topology(), options, versions):
         digest.update(json.dumps(part, sort_keys=True).encode())
