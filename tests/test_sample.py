@@ -15,6 +15,7 @@ from podium.config import CheckpointConfig
 from podium.errors import PodiumError
 from podium.preparation.spec import PrepareSpec
 from podium.prepare import prepare
+from podium.text_stream import TextStream
 from podium.tokenizer import bytes_tokenizer
 from tests.trainer import tiny
 
@@ -118,6 +119,7 @@ def test_a_file_without_prompts_is_an_error(workdir, tmp_path, name, text, messa
         (["--prompt=a", "--step=9"], r"no checkpoint 9 .* found \[3\]"),
         (["--prompt=a", "--temperature=-1"], "temperature is -1"),
         (["--prompt=a", "--num_tokens=0"], "num_tokens is 0"),
+        (["--prompt=a", "--stop="], "--stop is empty"),
     ],
 )
 def test_a_mistake_is_an_error_that_says_what(workdir, flags, message):
@@ -133,12 +135,49 @@ def test_a_missing_tokenizer_is_looked_for_where_the_data_lies(workdir, tmp_path
 
 def test_a_character_split_over_tokens_is_shown_whole():
     tokenizer = bytes_tokenizer()
-    stream = sample.TextStream(tokenizer, end_ids={tokenizer.eos_id})
+    stream = TextStream(tokenizer, end_ids={tokenizer.eos_id})
     shown = [stream.add(token) for token in [*"aé€".encode(), tokenizer.eos_id]]
     assert shown == ["a", "", "é", "", "", "€", ""]
     assert stream.rest() == ""
     assert stream.add(0xE2) == ""
     assert stream.rest() == "\ufffd"
+
+
+def test_a_text_that_may_begin_a_stop_is_held_back():
+    tokenizer = bytes_tokenizer()
+    stream = TextStream(tokenizer, end_ids={tokenizer.eos_id}, stops=["\n\n", "END"])
+    shown = [stream.add(token) for token in b"a\nbEN"]
+    assert shown == ["a", "", "\nb", "", ""]
+    assert not stream.is_stopped
+    assert [stream.add(token) for token in b"Dx"] == ["", ""]
+    assert stream.is_stopped
+    assert stream.rest() == ""
+    other = TextStream(tokenizer, end_ids=(), stops=["END"])
+    assert [other.add(token) for token in b"aEN"] == ["a", "", ""]
+    assert other.rest() == "EN"
+
+
+def test_a_stop_ends_a_row_whatever_shares_its_batch(workdir, capsys):
+    flags = [f"--workdir={workdir}", "--temperature=0", "--num_tokens=40"]
+
+    def rows(*more):
+        assert sample.main([*flags, "--json", *more]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    (whole,) = rows("--prompt=ab")
+    stop = whole["completion"][20:22]
+    cut = whole["completion"].index(stop)
+    asked = f"--stop={stop}"
+    (alone,) = rows("--prompt=ab", asked, "--stop=no such text")
+    assert alone["completion"] == whole["completion"][:cut]
+    assert alone["is_ended"]
+    assert alone["tokens"] == whole["tokens"][: len(alone["tokens"])]
+    assert len(alone["tokens"]) < len(whole["tokens"])
+    beside = rows("--prompt=ab", "--prompt=zzz", asked)[0]
+    assert beside["tokens"] == alone["tokens"]
+    assert beside["completion"] == alone["completion"]
+    assert sample.main([*flags, "--prompt=ab", asked]) == 0  # streamed
+    assert capsys.readouterr().out == "ab" + whole["completion"][:cut] + "\n"
 
 
 def test_help_shows_an_example_without_importing_jax():

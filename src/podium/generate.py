@@ -12,7 +12,7 @@ import collections
 import dataclasses
 import time
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +36,7 @@ from podium.sampling import Sampling, check_num_tokens
 from podium.serving_mesh import one_device
 from podium.sharding.rules import ShardingRules
 
+_LOOK_EVERY = 16  # tokens, after which rows are asked whether they are done
 BUCKET = 64  # tokens; prompts and caches of similar length share a program
 
 
@@ -92,8 +93,14 @@ class Generator:
         seed: int = 0,
         end_ids: Collection[int] = (),
         draw_ids: Sequence[int] | None = None,
+        is_done: Callable[[list[int]], bool] | None = None,
     ) -> list[list[int]]:
-        """The new tokens of every prompt, up to and with one of `end_ids`."""
+        """The new tokens of every prompt, up to and with one of `end_ids`.
+
+        `is_done` is asked of the tokens of a row now and then: no more are made when all
+        rows are done, and what a row has beyond is the caller's to cut off.
+        """
+        blocks: list[np.ndarray] = []
         parts = self.stream(
             prompts,
             num_tokens=num_tokens,
@@ -101,10 +108,16 @@ class Generator:
             seed=seed,
             end_ids=end_ids,
             draw_ids=draw_ids,
-            most_at_once=CHUNK,
+            most_at_once=CHUNK if is_done is None else _LOOK_EVERY,
         )
-        rows = np.concatenate(list(parts), axis=1)
-        return [[int(t) for t in row if t != FINISHED] for row in rows]
+        for block in parts:
+            blocks.append(block)
+            if is_done is not None and all(
+                is_done(row) or not set(row).isdisjoint(end_ids)
+                for row in _rows(blocks)
+            ):
+                break
+        return _rows(blocks)
 
     def stream(
         self,
@@ -152,8 +165,14 @@ class Generator:
         first_B = np.asarray(state.token_B)[:num]
         prefill_secs = time.perf_counter() - start
         is_done_B = np.isin(first_B, ends)
-        yield first_B[:, None]
         done, filled, new_tokens, decode_secs = 1, T, 0, 0.0
+        speed = self.speed = Speed(
+            prompt_tokens=sum(map(len, prompts)),
+            prefill_secs=prefill_secs,
+            new_tokens=0,
+            decode_secs=0.0,
+        )
+        yield first_B[:, None]
         while done < num_tokens and not is_done_B.all():
             limit = min(most_at_once, CHUNK, num_tokens - done)
             if filled + limit > slots:
@@ -170,18 +189,20 @@ class Generator:
             drawn = drawn[:, (drawn != FINISHED).any(axis=0)]
             is_done_B |= np.isin(drawn, ends).any(axis=1)
             new_tokens += int((drawn != FINISHED).sum())
+            self.speed = dataclasses.replace(
+                speed, new_tokens=new_tokens, decode_secs=decode_secs
+            )
             yield drawn
             done, filled = done + limit, filled + limit
-        self.speed = Speed(
-            prompt_tokens=sum(map(len, prompts)),
-            prefill_secs=prefill_secs,
-            new_tokens=new_tokens,
-            decode_secs=decode_secs,
-        )
 
     def _put(self, x: Any) -> jax.Array:
         everywhere = NamedSharding(self.rules.mesh, PartitionSpec())
         return jax.device_put(x, everywhere)
+
+
+def _rows(blocks: Sequence[np.ndarray]) -> list[list[int]]:
+    rows = np.concatenate(list(blocks), axis=1)
+    return [[int(t) for t in row if t != FINISHED] for row in rows]
 
 
 def generate(

@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import (
@@ -21,14 +20,11 @@ from lm_eval.models.utils import (
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from podium.decoding import FINISHED
 from podium.errors import ConfigError
 from podium.generate import Generator, ids_of_draws
 from podium.sampling import Sampling
 from podium.scoring import Score, Scorer, Text
 from podium.tokenizer import Tokenizer
-
-_LOOK_EVERY = 16  # tokens, after which a batch is looked through for its stop strings
 
 
 class PodiumLM(TemplateLM):
@@ -171,29 +167,20 @@ class PodiumLM(TemplateLM):
     ) -> list[str]:
         if self._generator is None:
             self._generator = self._make_generator()
-        blocks, texts = [], []
-        for block in self._generator.stream(
+        stops = [stop for stop in until if stop]
+        rows = self._generator.generate(
             prompts,
             num_tokens=num_tokens,
             sampling=sampling,
             seed=self._seed,
             end_ids=self._end_ids,
             draw_ids=draw_ids,
-            most_at_once=_LOOK_EVERY,
-        ):
-            blocks.append(block)
-            rows = np.concatenate(blocks, axis=1).tolist()
-            is_ended = [bool(self._end_ids & set(row)) for row in rows]
-            texts = [self._text(row) for row in rows]
-            stops = [any(stop in text for stop in until if stop) for text in texts]
-            if all(a or b for a, b in zip(is_ended, stops, strict=True)):
-                break
-        return [postprocess_generated_text(text, until, None) for text in texts]
+            is_done=lambda row: any(stop in self._text(row) for stop in stops),
+        )
+        return [postprocess_generated_text(self._text(r), until, None) for r in rows]
 
     def _text(self, row: list[int]) -> str:
-        kept = itertools.takewhile(
-            lambda t: t != FINISHED and t not in self._end_ids, row
-        )
+        kept = itertools.takewhile(lambda t: t not in self._end_ids, row)
         return self._podium_tokenizer.decode(list(kept))
 
 

@@ -5,7 +5,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from podium.mesh_name import parse_mesh
 from podium.resume import find_checkpoint, saved_data
 from podium.sampling import Sampling, check_num_tokens
 from podium.starts import is_imported, pretrained_tokens, read_pretrained
+from podium.text_stream import Stops, TextStream
 
 if TYPE_CHECKING:
     from podium.generate import Generator
@@ -73,6 +74,13 @@ def parser() -> cli.Parser:
         "--num_tokens", type=int, default=100, help="new tokens (default: 100)"
     )
     out.add_argument(
+        "--stop",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="a text that ends the new one, as --stop=$'\\n'; may be given several times",
+    )
+    out.add_argument(
         "--temperature", type=float, default=0.8, help="0: greedy (default: 0.8)"
     )
     out.add_argument(
@@ -101,6 +109,8 @@ def main(argv: Sequence[str]) -> int:
     check_num_tokens(args.num_tokens)
     if args.batch_seqs < 1:
         raise ConfigError(f"--batch_seqs is {args.batch_seqs}; expected 1 or more")
+    if "" in args.stop:
+        raise ConfigError("--stop is empty; expected a text that ends the new one")
     mesh = parse_mesh(args.mesh, "--mesh") if args.mesh else None
     texts = args.prompt + (read_prompts(args.prompts) if args.prompts else [])
     if not texts:
@@ -136,20 +146,27 @@ def main(argv: Sequence[str]) -> int:
     }
     if len(prompts) == 1 and not args.json:
         start = "" if args.chat else texts[0]
-        _stream(generator, tokenizer, start, prompts[0], settings)
+        _stream(generator, tokenizer, start, prompts[0], args.stop, settings)
         print(f"({generator.speed})", file=sys.stderr)
         return 0
-    draw_ids = ids_of_draws(prompts)
+    draw_ids, stops = ids_of_draws(prompts), Stops(tokenizer, args.stop)
     for i in range(0, len(prompts), args.batch_seqs):
         part = slice(i, i + args.batch_seqs)
-        rows = generator.generate(prompts[part], draw_ids=draw_ids[part], **settings)
+        rows = generator.generate(
+            prompts[part],
+            draw_ids=draw_ids[part],
+            is_done=stops.are_in if args.stop else None,
+            **settings,
+        )
         assert generator.speed
         for text, tokens in zip(texts[part], rows, strict=True):
+            tokens = stops.up_to(tokens)
             is_ended = bool(tokens) and tokens[-1] in ends
             completion = tokenizer.decode(tokens[:-1] if is_ended else tokens)
+            completion, is_stopped = stops.cut(completion)
             if args.json:
                 row = {"prompt": text, "completion": completion, "tokens": tokens}
-                row |= {"is_ended": is_ended, **generator.speed.to_json()}
+                row |= {"is_ended": is_ended or is_stopped, **generator.speed.to_json()}
                 print(json.dumps(row, ensure_ascii=False), flush=True)
             else:
                 between = "\n" if args.chat else ""
@@ -183,43 +200,21 @@ def _stream(
     tokenizer: "Tokenizer",
     text: str,
     prompt: list[int],
+    stops: Sequence[str],
     settings: dict[str, Any],
 ) -> None:
     from podium.decoding import FINISHED
 
-    out = TextStream(tokenizer, end_ids=settings["end_ids"])
+    out = TextStream(tokenizer, end_ids=settings["end_ids"], stops=stops)
     for i, tokens_BT in enumerate(generator.stream([prompt], **settings)):
         if i == 0:
             print(text, end="", flush=True)
         for token in tokens_BT[0].tolist():
             if token != FINISHED:
                 print(out.add(token), end="", flush=True)
+        if out.is_stopped:
+            break
     print(out.rest())
-
-
-class TextStream:
-    """Tokens in, printable text out: a character split over tokens waits for its end."""
-
-    def __init__(self, tokenizer: "Tokenizer", *, end_ids: Collection[int]):
-        self._tokenizer, self._end_ids = tokenizer, end_ids
-        self._tokens: list[int] = []
-        self._shown = ""
-
-    def add(self, token: int) -> str:
-        """The text that this token completes, possibly empty."""
-        if token not in self._end_ids:
-            self._tokens.append(token)
-        text = self._tokenizer.decode(self._tokens)
-        # U+FFFD at the end: bytes of a character whose last ones are yet to come.
-        return self._advance(text.rstrip("\ufffd"))
-
-    def rest(self) -> str:
-        """What was held back, at the end of the stream."""
-        return self._advance(self._tokenizer.decode(self._tokens))
-
-    def _advance(self, text: str) -> str:
-        new, self._shown = text[len(self._shown) :], max(self._shown, text, key=len)
-        return new
 
 
 def read_prompts(path: str) -> list[str]:
