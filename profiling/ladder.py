@@ -24,8 +24,9 @@ from podium.config_tracking import TrackingConfig
 from podium.errors import ConfigError, PodiumError
 from podium.models.flops import param_count, train_flops_per_token
 from podium.models.width import at_width
+from podium.preparation.progress import Progress
 from profiling.coordinates import parse_widths
-from profiling.scaling_law import Fit, Interval, Point, check_identified, fit
+from profiling.scaling_law import DRAWS, Fit, Interval, Point, check_identified, fit
 
 _EXAMPLE = """example:
   python -m profiling.ladder --config=configs/quickstart.py --workdir=ladders/quickstart \\
@@ -91,18 +92,12 @@ def main(argv: Sequence[str]) -> int:
     code = _climb(others, workdir, data, losses)
     if code:
         return code
-    # From what came before it alone, and written down before it is trained.
-    predicted = fit([_point(r, losses) for r in others]).predict(
-        largest.params, largest.tokens
-    )
-    path = workdir / "prediction.json"
-    if not path.exists() or _loss(largest, workdir) is None:
-        _write(path, {"rung": largest.name, **dataclasses.asdict(predicted)})
+    predicted = _predict(others, largest, losses, workdir)
     _say_prediction(largest, predicted)
     code = _climb([largest], workdir, data, losses)
     if code:
         return code
-    found = fit([_point(r, losses) for r in rungs])
+    found = _fit(rungs, losses, "all runs")
     result = report(rungs, losses, found, predicted, next_rung, args.budget)
     _write(workdir / "ladder.json", result)
     from profiling.ladder_plot import plot
@@ -255,6 +250,31 @@ def _loss(each: Rung, workdir: Path) -> float | None:
         if row["step"] == each.cfg.num_steps and row.get("eval_loss") is not None
     ]
     return float(found[-1]) if found else None
+
+
+def _predict(
+    others: list[Rung], largest: Rung, losses: dict[Rung, float], workdir: Path
+) -> Interval:
+    """The loss of the largest, from what came before it alone, and written down before
+    it is trained."""
+    path = workdir / "prediction.json"
+    of = {
+        "rung": largest.name,
+        "runs": [dataclasses.asdict(_point(each, losses)) for each in others],
+    }
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if {key: kept.get(key) for key in of} == of:
+        return Interval(kept["value"], kept["low"], kept["high"])
+    found = _fit(others, losses, "all runs but the largest")
+    predicted = found.predict(largest.params, largest.tokens)
+    if not kept or _loss(largest, workdir) is None:
+        _write(path, of | dataclasses.asdict(predicted))
+    return predicted
+
+
+def _fit(rungs: list[Rung], losses: dict[Rung, float], what: str) -> Fit:
+    with Progress(f"fitting {what}", DRAWS, "ladder", "draws") as progress:
+        return fit([_point(r, losses) for r in rungs], advance=progress.advance)
 
 
 def _point(each: Rung, losses: dict[Rung, float]) -> Point:

@@ -12,7 +12,7 @@ bootstrap of residuals, where the paper draws runs: a ladder has few of those.
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -99,8 +99,20 @@ class Fit:
         return first, second
 
 
-def fit(points: Sequence[Point], *, draws: int = 100, seed: int = 0) -> Fit:
-    """The law of some runs. Raises ConfigError where they cannot tell its constants."""
+DRAWS = 100  # of the bootstrap
+
+
+def fit(
+    points: Sequence[Point],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda number: None,
+) -> Fit:
+    """The law of some runs. Raises ConfigError where they cannot tell its constants.
+
+    `advance` is told of draws of the bootstrap that are done.
+    """
     check_identified([p.params for p in points], [p.tokens for p in points])
     N, D, L = (np.array([getattr(p, k) for p in points]) for k in _FIELDS)
     if not (np.isfinite(L).all() and (L > 0).all()):
@@ -110,11 +122,12 @@ def fit(points: Sequence[Point], *, draws: int = 100, seed: int = 0) -> Fit:
     residuals = tuple(np.log(L) - fitted)
     _check_found(law)
     rng, near = np.random.default_rng(seed), [_as_vector(law)]
-    drawn = tuple(
-        _minimise(N, D, fitted + rng.choice(_spread(residuals), len(N)), near)
-        for _ in range(draws)
-    )
-    return Fit(law, drawn, residuals)
+    drawn: list[Law] = []
+    for _ in range(draws):
+        losses = fitted + rng.choice(_spread(residuals), len(N))
+        drawn.append(_minimise(N, D, losses, near))
+        advance(1)
+    return Fit(law, tuple(drawn), residuals)
 
 
 _FIELDS = ("params", "tokens", "loss")

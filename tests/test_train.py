@@ -162,12 +162,16 @@ def test_every_source_has_a_loss_and_evaluate_finds_it_again(home, unbroken):
     assert nats / found["eval_tokens"] == found["eval_loss"]
     assert found["eval_loss"] == pytest.approx(row["eval_loss"], rel=1e-5)
     shown = subprocess.run(
-        [*command, "--max_groups=1"], env=env(home), capture_output=True, text=True
+        [*command, "--by=source", "--max_groups=1"],
+        env=env(home),
+        capture_output=True,
+        text=True,
     )
     assert f"loss        {found['eval_loss']:.4f}" in shown.stdout
     assert f"{found['eval_tokens']:,} in rows of {found['seq_len']}" in shown.stdout
     assert re.search(r"evaluate: scoring: done, \d+ batches", shown.stderr)
     assert ".txt" not in shown.stdout
+    assert "would be more than --max_groups=1" in shown.stderr
     shorter = subprocess.run(
         [*command, "--json", "--seq_len=8"],
         env=env(home),

@@ -186,6 +186,12 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     groups = Groups(
         spec, args.by or grouping.by, args.max_groups or grouping.max_groups
     )
+    if len(groups.names) == 1 and args.by == "source":
+        print(
+            f"note: --by=source makes one group of all: parted by folder or file they "
+            f"would be more than --max_groups={args.max_groups or grouping.max_groups}",
+            file=sys.stderr,
+        )
     layout, num_groups = param_layout(model, rules), len(groups.names)
     eval_step = make_eval_step(cfg, model, rules, layout, num_groups)
     stream = server.open(spec)

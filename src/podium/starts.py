@@ -63,6 +63,12 @@ def check_start(cfg: TrainConfig, say: Callable[[str], None]) -> None:
         for key, old, new in resume.differences(saved, to_json_dict(cfg.model))
         if not any(key == free or key.startswith(free + ".") for free in _FREE)
     ]
+    longest = pretrained_tokens(cfg.init_from, 0)
+    if longest and cfg.data.seq_len > longest:
+        say(
+            f"note: data.seq_len is {cfg.data.seq_len}, and the model of init_from was "
+            f"made for rows of {longest}; what lies beyond is new to it"
+        )
     if changed:
         more = " …" if len(changed) > 5 else ""
         say(f"note: init_from is of another model: {'; '.join(changed[:5])}{more}")

@@ -253,7 +253,7 @@ def _done_already(cfg: TrainConfig, workdir: Path, step: int) -> None:
     if not (workdir / "plots" / "loss.png").exists():
         from podium.trainer.report import try_plot
 
-        if path := try_plot(workdir, {}):
+        if path := try_plot(cfg, workdir, {}):
             print(f"{path}: written, it was missing", file=sys.stderr)
 
 

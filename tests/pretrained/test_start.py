@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An imported model is sampled, evaluated, trained on and taken out again."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from podium import convert, sample
+from podium import cli, convert, sample
 from podium.checkpoint import restore_params
 from podium.preparation.spec import PrepareSpec
 from podium.prepare import prepare
+from podium.starts import check_start
 from podium.tokenizer import train_bpe
 from tests.pretrained.folders import check_equal, make_folder
 
@@ -162,6 +164,17 @@ def test_data_of_more_tokens_than_the_model_has_names_its_tokenizer(home, tmp_pa
     said = done.stderr.splitlines()[-1]
     assert f"model.vocab_size is {VOCAB}, but {tmp_path / 'gold'} has token ids" in said
     assert f"podium.prepare --tokenizer={home / 'run'}/tokenizer.json" in said
+
+
+def test_rows_longer_than_the_model_was_made_for_are_noted(home):
+    published = json.loads((home / "hf" / "config.json").read_text())
+    longest = published["max_position_embeddings"]
+    cfg = cli.load_config(str(home / "run" / "config.json"))
+    for seq_len, is_said in ((longest, False), (2 * longest, True)):
+        said = []
+        data = dataclasses.replace(cfg.data, seq_len=seq_len)
+        check_start(dataclasses.replace(cfg, data=data), said.append)
+        assert any(f"made for rows of {longest}" in line for line in said) == is_said
 
 
 def test_a_model_of_ours_goes_out_with_a_config_and_tokenizer_of_its_own(home):

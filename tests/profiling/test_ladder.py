@@ -16,7 +16,7 @@ from podium.models.flops import param_count
 from podium.models.width import based_on_itself
 from podium.prepare import PrepareSpec, prepare
 from profiling import ladder
-from profiling.scaling_law import Law
+from profiling.scaling_law import Law, fit
 from tests.trainer import tiny
 
 KNOWN = Law(E=1.5, A=40.0, B=60.0, alpha=0.4, beta=0.35)
@@ -120,9 +120,17 @@ def test_a_ladder_finds_its_law_and_predicts_the_largest_before_it_is_trained(
     best = result["optimum"]
     assert 6 * best["params"]["value"] * best["tokens"]["value"] == pytest.approx(1e10)
     assert (tmp_path / "ladder" / "ladder.png").read_bytes()[:4] == b"\x89PNG"
-    # The same command: nothing is trained again, and it says the same.
+    # The same command: nothing is trained again, and it says the same, without a fit
+    # for what was predicted.
+    told = json.loads((tmp_path / "ladder" / "prediction.json").read_text())
+    assert len(told["runs"]) == 8
+    fitted = []
+    monkeypatch.setattr(
+        ladder, "fit", lambda points, **how: fitted.append(points) or fit(points, **how)
+    )
     assert ladder.main([*argv(config, tmp_path), "--budget=1e10"]) == 0
     assert len(seen) == 9
+    assert [len(points) for points in fitted] == [9]
     assert "held out, width 64 on 2,560 tokens" in capsys.readouterr().out
 
 

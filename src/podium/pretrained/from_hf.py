@@ -52,7 +52,10 @@ def read_hf(folder: str | Path) -> Found:
         raise ConfigError(
             f"--input={folder} is a run folder of Podium's own; --to=hf exports it"
         )
-    family, cfg = read_config(tree)
+    try:
+        family, cfg = read_config(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{folder}: {error}") from error
     stored, prefix = read_folder(folder), prefix_of(family)
     is_bare = not any(name.startswith(prefix) for name in stored)
     if is_bare:  # of the model without its head, as GPT-2 was published

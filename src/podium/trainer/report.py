@@ -36,12 +36,11 @@ def final_report(
 
         with _best_effort("n-gram baselines"):
             baselines = ngram_losses(cfg.data.paths[0])
-    try_plot(workdir, baselines)
+    try_plot(cfg, workdir, baselines)
     print()
     if outcome.eval_loss is not None:
         shown = "".join(f", {name} {loss:.3f}" for name, loss in baselines.items())
-        what = "nats per token" if cfg.dpo is None else "per pair"
-        print(f"held-out loss, {what}: model {outcome.eval_loss:.3f}{shown}")
+        print(f"held-out loss, {_unit(cfg)}: model {outcome.eval_loss:.3f}{shown}")
     if cfg.sample:
         with _best_effort("sample"):
             _print_sample(cfg, sample_text(cfg, outcome))
@@ -64,11 +63,17 @@ def final_report(
     print(f'more text: python -m podium.sample --workdir={workdir} {chat}--prompt="…"')
 
 
-def try_plot(workdir: Path, baselines: dict[str, float]) -> Path | None:
+def try_plot(
+    cfg: TrainConfig, workdir: Path, baselines: dict[str, float]
+) -> Path | None:
     """D/plots/loss.png, or a warning why not."""
     with _best_effort("loss curve"):
-        return plot_loss(workdir, baselines)
+        return plot_loss(workdir, baselines, _unit(cfg))
     return None
+
+
+def _unit(cfg: TrainConfig) -> str:
+    return "nats per token" if cfg.dpo is None else "per pair"
 
 
 @contextlib.contextmanager
@@ -116,7 +121,9 @@ def _print_sample(cfg: TrainConfig, text: str) -> None:
     print("─" * width)
 
 
-def plot_loss(workdir: Path, baselines: dict[str, float]) -> Path:
+def plot_loss(
+    workdir: Path, baselines: dict[str, float], unit: str = "nats per token"
+) -> Path:
     """D/plots/loss.png: train and held-out loss over steps."""
     import matplotlib
 
@@ -134,7 +141,7 @@ def plot_loss(workdir: Path, baselines: dict[str, float]) -> Path:
         axes.plot(*zip(*held_out, strict=True), marker="o", label="held out")
     for (name, loss), style in zip(baselines.items(), ("--", ":"), strict=False):
         axes.axhline(loss, linestyle=style, color="gray", label=f"{name} model")
-    axes.set(xlabel="step", ylabel="loss (nats per token)", title=workdir.name)
+    axes.set(xlabel="step", ylabel=f"loss ({unit})", title=workdir.name)
     axes.legend()
     axes.grid(alpha=0.3)
     path = workdir / "plots" / "loss.png"
