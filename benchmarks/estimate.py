@@ -39,6 +39,11 @@ RINGS = (
     ("Llama 3.1 8B, ring of 16", {"fsdp": 16, "context": 16}, "none", 4),
 )
 
+APART = (
+    ("Mixtral 8x7B, an expert a device", MeshConfig(fsdp=8, expert=8)),
+    ("Mixtral 8x7B, two experts a device", MeshConfig(fsdp=16, expert=4)),
+)
+
 
 def pipeline(sizes: dict[str, int], repeats: int) -> TrainConfig:
     """Llama 3 70B, its layers in stages."""
@@ -65,9 +70,9 @@ def steps() -> dict[str, tuple[str, TrainConfig]]:
         found[name] = ("v5p-256", pipeline(sizes, repeats))
     for name, sizes, remat, parts in RINGS:
         found[name] = ("v5e-256", ring(sizes, remat, parts))
-    experts = cli.load_config("configs/mixtral_8x7b_v5p_128.py")
-    experts = dataclasses.replace(experts, mesh=MeshConfig(fsdp=8, expert=8))
-    found["Mixtral 8x7B, an expert a device"] = ("v5p-128", experts)
+    mixtral = cli.load_config("configs/mixtral_8x7b_v5p_128.py")
+    for name, mesh in APART:
+        found[name] = ("v5p-128", dataclasses.replace(mixtral, mesh=mesh))
     return found
 
 

@@ -123,7 +123,8 @@ def _routed(s: Shares) -> float:
     if s.moe is None:
         return 0.0
     F, D = s.moe.dim / s.parts("mlp"), s.cfg.model.embed_dim
-    return s.sent * (3 * F + 2 * D)
+    masked = 3 if s.are_experts_apart else 0
+    return s.sent * (3 * F + (2 + masked) * D)
 
 
 def _temporaries(s: Shares) -> float:

@@ -197,7 +197,8 @@ class _Layer:
         heads = a.head_dim * (a.num_heads + a.num_kv_heads) / s.parts("heads")
         numbers = s.residual_tokens * 4 * D + s.tokens * (2 * s.mlp_width + heads)
         if s.moe is not None:  # sorted, gathered and weighted copies
-            numbers += s.sent * (6 * D + 3 * s.moe.dim / s.parts("mlp"))
+            copies = 2 if s.are_experts_apart else 1
+            numbers += copies * s.sent * (6 * D + 3 * s.moe.dim / s.parts("mlp"))
         return compute_bytes(s) * passes * numbers
 
     def head(self) -> tuple[float, float, float]:

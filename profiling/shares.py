@@ -126,6 +126,12 @@ class Shares:
             return self.chosen
         return self.chosen * self.parts("experts")
 
+    @cached_property
+    def are_experts_apart(self) -> bool:
+        """Whether a device's experts leave out rows that their group gathered, which are
+        masked in both passes."""
+        return self.sent > self.chosen
+
     # --- weights ---------------------------------------------------------------------
 
     @cached_property
