@@ -171,7 +171,7 @@ def test_every_source_has_a_loss_and_evaluate_finds_it_again(home, unbroken):
     assert f"{found['eval_tokens']:,} in rows of {found['seq_len']}" in shown.stdout
     assert re.search(r"evaluate: scoring: done, \d+ batches", shown.stderr)
     assert ".txt" not in shown.stdout
-    assert "would be more than --max_groups=1" in shown.stderr
+    assert "they would be more than --max_groups=1" in shown.stderr
     shorter = subprocess.run(
         [*command, "--json", "--seq_len=8"],
         env=env(home),

@@ -188,8 +188,9 @@ def _evaluate(cfg: TrainConfig, args, server) -> dict:
     )
     if len(groups.names) == 1 and args.by == "source":
         print(
-            f"note: --by=source makes one group of all: parted by folder or file they "
-            f"would be more than --max_groups={args.max_groups or grouping.max_groups}",
+            "note: --by=source makes one group of all: there is one source, or parted by "
+            "folder or file they would be more than "
+            f"--max_groups={args.max_groups or grouping.max_groups}",
             file=sys.stderr,
         )
     layout, num_groups = param_layout(model, rules), len(groups.names)
